@@ -1,0 +1,1 @@
+//! The agent: sources, batches, shipping.

@@ -1,0 +1,1 @@
+//! The people's command line: one file per command.

@@ -1,0 +1,1 @@
+//! The journal: the only crate that knows RocksDB.

@@ -1,0 +1,250 @@
+//! The audit walk: recomputes every commitment and every link of a journal from its stored entries.
+//!
+//! It is fed entries in order, from wherever they come, and names the first that does not fit.
+
+use std::{collections::hash_map, fmt};
+
+use crate::{
+    batch::{self, batch_hash},
+    block::{Block, BlockError, Inflater},
+    chain,
+    entry::{Entry, EntryError},
+    ids::{ChainHash, Count, ReceiptTime, SourceSeq},
+    state::{JournalState, SourceState},
+};
+
+/// The first place at which a journal is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Finding {
+    /// First sequence that may be touched.
+    pub from: u64,
+    /// The sequence after the last of those that this finding is about.
+    pub to: u64,
+    /// What does not fit.
+    pub fault: Fault,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.to == self.from + 1 {
+            write!(f, "record {}: {}", self.from, self.fault)
+        } else if self.to > self.from {
+            write!(f, "records {} to {}: {}", self.from, self.to - 1, self.fault)
+        } else {
+            write!(f, "at record {}: {}", self.from, self.fault)
+        }
+    }
+}
+
+/// What does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The stored entry can't be read.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// The records can't be read.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// The entry stands in another place than it says, or another one is missing before it.
+    #[error("sequence {expected} was expected here, the entry says {found}")]
+    Sequence {
+        /// By the walk.
+        expected: u64,
+        /// By the entry.
+        found: u64,
+    },
+    /// The block holds another number of records than its entry.
+    #[error("the entry states {stated} records, its block holds {found}")]
+    Count {
+        /// By the entry.
+        stated: u32,
+        /// By the block.
+        found: u32,
+    },
+    /// Receipt time goes back.
+    #[error("receipt time {found} is before that of the record before, {before}")]
+    Time {
+        /// By the record before.
+        before: ReceiptTime,
+        /// By the entry.
+        found: ReceiptTime,
+    },
+    /// The sender's numbers do not go on where they stopped.
+    #[error("the source's numbers do not go on where they stopped ({0})")]
+    SourceNumbers(&'static str),
+    /// The count of a tenant does not go on where it stopped.
+    #[error("the count of tenant {tenant} should be {expected} and is {found}")]
+    TenantCount {
+        /// Hexadecimal id.
+        tenant: String,
+        /// By the walk.
+        expected: Count,
+        /// By the entry.
+        found: Count,
+    },
+    /// The sender's hash does not follow from the records.
+    #[error("the records or their secret are not those that the source sent (batch hash differs)")]
+    BatchHash,
+    /// The chain does not follow.
+    #[error("the records or their envelopes are not those that were chained (chain value differs)")]
+    ChainHash,
+    /// The walk ends elsewhere than the head says.
+    #[error("the head says {head_size} records and chain value {head}, the records give {size} and {chain}")]
+    Head {
+        /// By the head.
+        head_size: u64,
+        /// By the head.
+        head: ChainHash,
+        /// By the walk.
+        size: u64,
+        /// By the walk.
+        chain: ChainHash,
+    },
+    /// Something derived from the records, kept beside them, is not what the records give.
+    #[error("{0}")]
+    Derived(String),
+}
+
+/// One entry that fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Walked {
+    /// Records of the entry.
+    pub records: u32,
+    /// Bytes of its block before compression.
+    pub raw_bytes: u64,
+}
+
+/// Walks a journal, or a part of it.
+#[derive(Debug)]
+pub struct Walker {
+    state: JournalState,
+    whole: bool,
+    inflater: Inflater,
+}
+
+impl Walker {
+    /// Walks from the first record. `state` is [`JournalState::genesis`], or where an earlier whole walk ended.
+    pub fn whole(state: JournalState) -> Self {
+        Self { state, whole: true, inflater: Inflater::default() }
+    }
+
+    /// Walks a part of a journal, of which `state` need hold only size, chain value and time: a source's or tenant's numbers
+    /// are believed where they are first met.
+    pub fn part(state: JournalState) -> Self {
+        Self { state, whole: false, inflater: Inflater::default() }
+    }
+
+    /// Where the walk stands.
+    pub fn state(&self) -> &JournalState {
+        &self.state
+    }
+
+    /// Checks the next stored entry and steps over it. After a finding the walk does not go on.
+    pub fn step(&mut self, bytes: &[u8]) -> Result<Walked, Finding> {
+        let from = self.state.size;
+        let at = |to: u64| move |fault: Fault| Finding { from, to, fault };
+        let entry = Entry::decode(bytes).map_err(Fault::from).map_err(at(from))?;
+        if entry.seq.get() != from {
+            return Err(at(from)(Fault::Sequence { expected: from, found: entry.seq.get() }));
+        }
+        self.check(&entry).map_err(at(entry.end()))
+    }
+
+    /// Checks that the walk has come to what the head says.
+    pub fn check_head(&self, size: u64, chain: ChainHash) -> Result<(), Finding> {
+        let state = &self.state;
+        if (state.size, state.chain) == (size, chain) {
+            return Ok(());
+        }
+        let fault = Fault::Head { head_size: size, head: chain, size: state.size, chain: state.chain };
+        Err(Finding { from: state.size.min(size), to: state.size.max(size), fault })
+    }
+
+    fn check(&mut self, entry: &Entry<'_>) -> Result<Walked, Fault> {
+        if entry.receipt_time < self.state.receipt_time {
+            return Err(Fault::Time { before: self.state.receipt_time, found: entry.receipt_time });
+        }
+        let block = Block::parse(self.inflater.inflate(entry.compressed, entry.block_bytes as usize)?)?;
+        if block.count() != entry.count {
+            return Err(Fault::Count { stated: entry.count, found: block.count() });
+        }
+        let commitments = batch::commitments(&entry.secret, &block);
+
+        let known = self.state.sources.get(&entry.source).copied();
+        if known.is_some() || self.whole {
+            let previous = previous_hash(&self.state, entry, known)?;
+            let hash = batch_hash(&previous, entry.source, entry.epoch, entry.source_seq, &commitments);
+            if hash != entry.batch_hash {
+                return Err(Fault::BatchHash);
+            }
+        }
+        let mut chain = self.state.chain;
+        for (envelope, commitment) in entry.envelopes().zip(&commitments) {
+            chain = chain::link(&chain, &envelope, commitment);
+        }
+        if chain != entry.chain_hash {
+            return Err(Fault::ChainHash);
+        }
+        self.step_tenants(entry)?;
+
+        let count = u64::from(entry.count);
+        self.state.sources.insert(
+            entry.source,
+            SourceState {
+                epoch: entry.epoch,
+                next: SourceSeq::new(entry.source_seq.get() + count),
+                head: entry.batch_hash,
+                count: Count::new(entry.source_count.get() + count),
+            },
+        );
+        self.state.size = entry.end();
+        self.state.chain = chain;
+        self.state.receipt_time = entry.receipt_time;
+        Ok(Walked { records: entry.count, raw_bytes: u64::from(entry.block_bytes) })
+    }
+
+    fn step_tenants(&mut self, entry: &Entry<'_>) -> Result<(), Fault> {
+        for (index, (tenant, first)) in entry.tenants.iter().enumerate() {
+            let records: u64 = entry
+                .runs
+                .iter()
+                .filter(|run| usize::from(run.tenant) == index)
+                .map(|run| u64::from(run.records))
+                .sum();
+            let expected = match self.state.tenants.entry(*tenant) {
+                hash_map::Entry::Occupied(known) => known.into_mut(),
+                hash_map::Entry::Vacant(new) => new.insert(if self.whole { Count::new(0) } else { *first }),
+            };
+            if expected != first {
+                let tenant = tenant.to_string();
+                return Err(Fault::TenantCount { tenant, expected: *expected, found: *first });
+            }
+            *expected = Count::new(first.get().saturating_add(records));
+        }
+        Ok(())
+    }
+}
+
+/// The batch hash that must stand before this entry's, after checking that its numbers go on.
+fn previous_hash(
+    state: &JournalState,
+    entry: &Entry<'_>,
+    known: Option<SourceState>,
+) -> Result<crate::ids::BatchHash, Fault> {
+    let counted = known.map_or(Count::new(0), |source| source.count);
+    if entry.source_count != counted {
+        return Err(Fault::SourceNumbers("count"));
+    }
+    match known {
+        Some(source) if source.epoch == entry.epoch => {
+            if entry.source_seq == source.next {
+                Ok(source.head)
+            } else {
+                Err(Fault::SourceNumbers("sequence"))
+            }
+        }
+        Some(source) if source.epoch > entry.epoch => Err(Fault::SourceNumbers("epoch")),
+        _ if entry.source_seq.get() != 0 || entry.epoch.get() == 0 => Err(Fault::SourceNumbers("start of an epoch")),
+        _ => Ok(state.epoch_opening(entry.source, entry.epoch)),
+    }
+}

@@ -1,0 +1,38 @@
+//! The journal's chain of BLAKE3.
+//!
+//! ```text
+//! h_-1 = D(genesis, u16 length || origin || predecessor's last cosigned note hash, or 32 zeros)
+//! h_i  = D(chain, h_(i-1) || envelope_i[88] || c_i[32])
+//! ```
+
+use crate::{
+    envelope::{ENVELOPE_BYTES, Envelope},
+    hash,
+    ids::{ChainHash, Commitment, Origin},
+};
+
+/// The value before the first record of a journal without predecessor.
+pub fn genesis(origin: &Origin) -> ChainHash {
+    let origin = origin.as_str().as_bytes();
+    // An origin has at most 255 bytes.
+    let length = u16::try_from(origin.len()).unwrap_or(u16::MAX);
+    let mut hasher = hash::GENESIS.hasher();
+    hasher.update(&length.to_be_bytes()).update(origin).update(&[0; 32]);
+    ChainHash::new(*hasher.finalize().as_bytes())
+}
+
+/// The value after one more record.
+pub fn link(previous: &ChainHash, envelope: &Envelope, commitment: &Commitment) -> ChainHash {
+    link_bytes(previous, &envelope.to_bytes(), commitment)
+}
+
+/// As [`link`], with the envelope's bytes.
+pub fn link_bytes(previous: &ChainHash, envelope: &[u8; ENVELOPE_BYTES], commitment: &Commitment) -> ChainHash {
+    let mut input = [0_u8; 32 + ENVELOPE_BYTES + 32];
+    let (first, rest) = input.split_at_mut(32);
+    let (second, third) = rest.split_at_mut(ENVELOPE_BYTES);
+    first.copy_from_slice(previous.as_bytes());
+    second.copy_from_slice(envelope);
+    third.copy_from_slice(commitment.as_bytes());
+    ChainHash::new(hash::CHAIN.hash(&input))
+}

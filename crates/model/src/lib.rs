@@ -1,0 +1,23 @@
+//! The words and formats of Sigillo, pure: no input or output, no clock, no randomness, no runtime, no database.
+//!
+//! Everything that is hashed, stored or checked is defined here once and used by the server, the agent, the people's tools
+//! and the verifier alike. The layouts are published in `crates/model/FORMAT.md`.
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+pub mod audit;
+pub mod batch;
+pub mod block;
+pub mod chain;
+pub mod class;
+pub mod commitment;
+pub mod entry;
+pub mod envelope;
+pub mod ids;
+pub mod limits;
+pub mod record;
+pub mod state;
+pub mod tree;
+
+mod cursor;
+mod hash;

@@ -1,0 +1,13 @@
+//! The wire of Sigillo, compiled from `proto/`, and the conversions between its messages and the model.
+
+pub mod batch;
+pub mod record;
+
+/// Messages and services of `sigillo.v1`. Documented in `proto/sigillo/v1/`.
+#[allow(missing_docs, unreachable_pub, clippy::pedantic)]
+pub mod v1 {
+    tonic::include_proto!("sigillo.v1");
+}
+
+/// The compiled `.proto` files, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sigillo.v1.bin"));

@@ -1,0 +1,1 @@
+//! The server: transport to domain. Ingest, query, audit, configuration, TLS, telemetry.

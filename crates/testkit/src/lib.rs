@@ -1,0 +1,1 @@
+//! Builders, power loss, process harness, benches and drills. Development only.

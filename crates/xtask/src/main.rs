@@ -1,0 +1,3 @@
+//! Development commands of Sigillo: `cargo xtask demo|test|bench|drill`.
+
+fn main() {}
