@@ -9,8 +9,8 @@ use std::{
 };
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, IteratorMode, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, InfoLogger, IteratorMode,
+    LogLevel, WriteBatch, WriteOptions,
 };
 
 use crate::{layout::Table, read::Direction};
@@ -108,8 +108,6 @@ fn open_database_read_only(path: &Path) -> Result<DB, StoreError> {
     let mut options = options();
     options.create_if_missing(false);
     options.create_missing_column_families(false);
-    // The database's own log would otherwise be written into a folder that may be evidence, or full.
-    options.set_db_log_dir(std::env::temp_dir());
     let mut names = DB::list_cf(&options, path)?;
     names.sort_unstable();
     let mut expected: Vec<&str> = Table::ALL.map(Table::name).to_vec();
@@ -136,8 +134,11 @@ fn options() -> rocksdb::Options {
     options.set_max_total_wal_size(128 << 20);
     options.set_recycle_log_file_num(0);
     options.set_track_and_verify_wals_in_manifest(true);
-    options.set_keep_log_file_num(4);
-    options.set_max_log_file_size(4 << 20);
+    // The database's own log goes where the program's goes: no file of it lies in a folder that may be evidence, or full.
+    options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |level, line| match level {
+        LogLevel::Error | LogLevel::Fatal => tracing::error!(target: "rocksdb", "{line}"),
+        _ => tracing::warn!(target: "rocksdb", "{line}"),
+    }));
     options.set_max_open_files(256);
     options
 }
