@@ -1,0 +1,1 @@
+//! Sends records until they are durable.
