@@ -14,14 +14,13 @@ pub const BIN_DIR: &str = "SIGILLO_BIN_DIR";
 /// Path of a binary of this workspace: in `SIGILLO_BIN_DIR`, or beside the running program (a test's program is one
 /// directory below).
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let dir = match std::env::var_os(BIN_DIR) {
-        Some(dir) => PathBuf::from(dir),
-        None => {
-            let program = std::env::current_exe().context("which program is this?")?;
-            let dir = program.parent().context("the program has no directory")?;
-            let dir = if dir.file_name() == Some(OsStr::new("deps")) { dir.parent().unwrap_or(dir) } else { dir };
-            dir.to_owned()
-        }
+    let dir = if let Some(dir) = std::env::var_os(BIN_DIR) {
+        PathBuf::from(dir)
+    } else {
+        let program = std::env::current_exe().context("which program is this?")?;
+        let dir = program.parent().context("the program has no directory")?;
+        let dir = if dir.file_name() == Some(OsStr::new("deps")) { dir.parent().unwrap_or(dir) } else { dir };
+        dir.to_owned()
     };
     let path = dir.join(name);
     ensure!(

@@ -190,6 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::cast_precision_loss, reason = "ratios of numbers far below 2^52")]
     fn records_are_of_the_size_and_entropy_that_is_asked_for() {
         let mut records = records(7);
         let (mut count, mut raw, mut inflated, mut compressed) = (0, 0, 0, 0);
