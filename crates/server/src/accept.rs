@@ -134,17 +134,16 @@ async fn serve_http(stream: TlsStream<TcpStream>, peer: Peer, accept: &Accept) {
         () = closing.cancelled() => None,
         () = sleep(accept.limits.connection_age) => None,
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            // Calls learn it from their peer and end by themselves; GOAWAY keeps new ones off.
-            closing.cancel();
-            connection.as_mut().graceful_shutdown();
-            match timeout(accept.limits.drain_timeout, connection).await {
-                Ok(ended) => ended,
-                Err(_) => return tracing::info!(%address, "a connection did not end in time: cut"),
-            }
-        }
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        // Calls learn it from their peer and end by themselves; GOAWAY keeps new ones off.
+        closing.cancel();
+        connection.as_mut().graceful_shutdown();
+        let Ok(ended) = timeout(accept.limits.drain_timeout, connection).await else {
+            return tracing::info!(%address, "a connection did not end in time: cut");
+        };
+        ended
     };
     // Calls of a connection that broke end as well.
     closing.cancel();

@@ -5,6 +5,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use sigillo_journal::{OpenError, ReadError, SubmitError};
 
 use crate::config::ConfigError;
+pub use crate::own::OwnError;
 
 /// Why a server does not start, or stops otherwise than asked.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +57,7 @@ pub enum ServerError {
     Close(SubmitError),
     /// The start can't be recorded; nothing that is not recorded happens.
     #[error(transparent)]
-    Own(#[from] crate::own::OwnError),
+    Own(#[from] OwnError),
     /// A number in the configuration was once given to another name.
     #[error(
         "[[class]] {name:?} has number {number}, which the journal knows as {before:?}: numbers stand in envelopes for ever; \

@@ -1,4 +1,4 @@
-//! The server: from transport to domain. Configuration, TLS, ingest, reads, the product's own records. Knows no RocksDB.
+//! The server: from transport to domain. Configuration, TLS, ingest, reads, the product's own records. Knows no `RocksDB`.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
@@ -21,5 +21,5 @@ mod register;
 mod run;
 mod tls;
 
-pub use error::ServerError;
+pub use error::{OwnError, ServerError};
 pub use run::{Controls, Listeners, run};

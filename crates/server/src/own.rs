@@ -32,7 +32,7 @@ pub(crate) fn source() -> SourceId {
 
 /// An own record could not be made durable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum OwnError {
+pub enum OwnError {
     /// The journal does not take it.
     #[error("the journal does not take its own records: {0}")]
     Journal(String),

@@ -168,7 +168,7 @@ enum Item {
     /// Wait until the batch is durable, then acknowledge it.
     Batch(Box<InFlight>),
     /// Answer this, if anything, and end the stream with this status.
-    End(Option<Answer>, Status),
+    End(Option<Box<Answer>>, Status),
 }
 
 struct InFlight {
@@ -196,7 +196,7 @@ enum Stop {
     /// The sender has ended its half, or is gone.
     Ended,
     /// The sender is to be told.
-    Tell(Option<Answer>, Status),
+    Tell(Option<Box<Answer>>, Status),
 }
 
 impl From<Status> for Stop {
@@ -307,12 +307,12 @@ impl Receiver {
         let (hash, count) = (batch.hash, batch.count);
         let (source, tenants) = (&*self.source, &self.shared.identities.tenants);
         let checker = &mut self.checker;
-        let checked = if raw_bytes > HEAVY_BYTES {
+        let outcome = if raw_bytes > HEAVY_BYTES {
             tokio::task::block_in_place(|| checker.check(source, tenants, batch, received))
         } else {
             checker.check(source, tenants, batch, received)
         };
-        let submission = checked.map_err(|error| refuse(error.to_string()))?;
+        let submission = outcome.map_err(|error| refuse(error.to_string()))?;
         let pending = self.shared.journal.enqueue(submission).await.map_err(|error| self.shared.failed(&error))?;
         metrics::counter!("sigillo_ingest_batches_total").increment(1);
         metrics::counter!("sigillo_ingest_records_total").increment(u64::from(count));
@@ -424,7 +424,7 @@ impl Acker {
             Ok(receipt) => receipt,
             Err(SubmitError::Refused(refusal)) => {
                 let (answer, status) = self.refused(&refusal, batch.epoch, batch.first, batch.hash).await;
-                self.end(Some(answer), status).await;
+                self.end(Some(Box::new(answer)), status).await;
                 return Err(Gone);
             }
             Err(error) => {
@@ -441,9 +441,9 @@ impl Acker {
         self.answers.send(Answer::Ack(ack(&receipt))).await
     }
 
-    async fn end(&self, answer: Option<Answer>, status: Status) {
+    async fn end(&self, answer: Option<Box<Answer>>, status: Status) {
         if let Some(answer) = answer
-            && self.answers.send(answer).await.is_err()
+            && self.answers.send(*answer).await.is_err()
         {
             return;
         }
@@ -539,7 +539,7 @@ impl Shared {
 fn wait(reason: &impl ToString) -> Stop {
     let reason = reason.to_string();
     let throttle = Answer::Throttle(v1::Throttle { wait_ms: WAIT_MS, reason: reason.clone() });
-    Stop::Tell(Some(throttle), Status::unavailable(reason))
+    Stop::Tell(Some(Box::new(throttle)), Status::unavailable(reason))
 }
 
 fn invalid(source: &SourceSettings, message: String, epoch: u64, first: u64) -> Stop {
@@ -548,7 +548,7 @@ fn invalid(source: &SourceSettings, message: String, epoch: u64, first: u64) -> 
     let status = Status::invalid_argument(message.clone());
     let kind = RefusalKind::Invalid.into();
     let refusal = v1::Refusal { kind, message, epoch, first, expected_epoch: 0, expected_sequence: 0 };
-    Stop::Tell(Some(Answer::Refusal(refusal)), status)
+    Stop::Tell(Some(Box::new(Answer::Refusal(refusal))), status)
 }
 
 fn ack(receipt: &Receipt) -> v1::Ack {

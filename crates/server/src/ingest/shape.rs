@@ -6,7 +6,6 @@
 
 use prost::{
     DecodeError,
-    bytes::Buf,
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 use sigillo_model::{
@@ -127,17 +126,13 @@ fn next_field<'a>(message: &mut &'a [u8]) -> Result<Option<(u32, &'a [u8])>, Dec
         return Ok(None);
     }
     let length = usize::try_from(decode_varint(message)?).unwrap_or(usize::MAX);
-    match message.split_at_checked(length) {
-        Some((bytes, rest)) => {
-            *message = rest;
-            Ok(Some((tag, bytes)))
-        }
+    let Some((bytes, rest)) = message.split_at_checked(length) else {
         // The length runs past the end: whoever decodes finds the same.
-        None => {
-            message.advance(message.len());
-            Ok(None)
-        }
-    }
+        *message = &[];
+        return Ok(None);
+    };
+    *message = rest;
+    Ok(Some((tag, bytes)))
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ impl Tenants {
     /// The name of a tenant, where it is known.
     pub(crate) fn name(&self, tenant: TenantId) -> Option<String> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.names.get(&tenant).map(|name| name.to_string())
+        known.names.get(&tenant).map(ToString::to_string)
     }
 
     /// The tenant of this valid name, if it exists or may come to exist by this claim.
