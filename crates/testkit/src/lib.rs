@@ -1,1 +1,3 @@
 //! Builders, power loss, process harness, benches and drills. Development only.
+
+pub mod powerloss;
