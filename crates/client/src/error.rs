@@ -2,6 +2,8 @@
 
 use std::{error::Error, io, path::PathBuf};
 
+use sigillo_model::{batch::BatchError, block::PushError};
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -50,6 +52,54 @@ pub enum ClientError {
     /// The server says something that the protocol does not allow here.
     #[error("the server breaks the protocol: {0}")]
     Protocol(String),
+    /// A record breaks a limit, and was not taken.
+    #[error("a record can't be sent: {0}")]
+    Record(#[from] PushError),
+    /// Records could not be made into a batch.
+    #[error("records can't be made into a batch: {0}")]
+    Batch(#[from] BatchError),
+    /// The server will never take this batch.
+    #[error("the server refuses the batch of {count} records from {first} of epoch {epoch}: {message}")]
+    InvalidBatch {
+        /// Epoch of the batch.
+        epoch: u64,
+        /// The sender's number of its first record.
+        first: u64,
+        /// How many records.
+        count: u32,
+        /// The server's words.
+        message: String,
+    },
+    /// The journal misses records before those that we still hold.
+    #[error(
+        "the journal expects record {expected} of epoch {expected_epoch}, which this sender does not hold any more: {message}. \
+         Records that it had acknowledged are gone; ask the journal's operator, and begin a new epoch by starting again"
+    )]
+    Gap {
+        /// What the journal expects.
+        expected_epoch: u64,
+        /// What the journal expects.
+        expected: u64,
+        /// The server's words, or ours.
+        message: String,
+    },
+    /// The journal holds other records under our numbers.
+    #[error(
+        "the journal holds other records under this sender's numbers: {0}. Its state was copied or rolled back, or two senders \
+         use one certificate: give each its own"
+    )]
+    Fork(String),
+    /// A newer epoch of this source exists.
+    #[error(
+        "the journal knows a newer epoch of this source: {0}. Another sender uses the same certificate: give each its own"
+    )]
+    StaleEpoch(String),
+    /// The caller does not take what was settled.
+    #[error("too many batches are settled and not taken: flush now and then")]
+    Untaken,
+    /// The shipper has stopped after an error that it told before.
+    #[error("the shipper has stopped")]
+    Stopped,
 }
 
 /// Kinds of refusal that callers tell apart; gRPC's code numbers.

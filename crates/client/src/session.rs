@@ -77,10 +77,15 @@ impl AppendSender {
         Ok(())
     }
 
+    /// Sends a message that may as well be left out when there is no room now.
+    pub(crate) fn send_if_room(&self, message: append_request::Message) {
+        let _ = self.messages.try_send(v1::AppendRequest { message: Some(message) });
+    }
+
     /// Waits for room for one message. Loses nothing when it is cancelled.
-    pub(crate) async fn reserve(&self) -> Result<mpsc::Permit<'_, v1::AppendRequest>, ClientError> {
+    pub(crate) async fn reserve(&self) -> Result<mpsc::OwnedPermit<v1::AppendRequest>, ClientError> {
         let ended = |_| ClientError::Unreachable { url: self.url.clone(), what: "the stream has ended".into() };
-        self.messages.reserve().await.map_err(ended)
+        self.messages.clone().reserve_owned().await.map_err(ended)
     }
 }
 
