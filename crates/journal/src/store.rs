@@ -53,7 +53,8 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// The value of a key.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Pairs from `from` (inclusive) on, in the direction, until their values exceed `max_bytes`; at least one if there is one.
+    /// Pairs from `from` (inclusive) on, in the direction, until they exceed `max_bytes` or one can't be read; at least one if
+    /// there is one, or the error of the first.
     fn scan(&self, table: Table, from: &[u8], direction: Direction, max_bytes: usize) -> Result<Vec<Pair>, StoreError>;
 
     /// Free bytes of the disk it writes to.
@@ -221,7 +222,13 @@ impl Store for RocksStore {
         let iterator = db.iterator_cf_opt(family!(db, table)?, options, IteratorMode::From(from, direction));
         let (mut pairs, mut bytes) = (Vec::new(), 0);
         for pair in iterator {
-            let (key, value) = pair?;
+            let (key, value) = match pair {
+                Ok(pair) => pair,
+                // What stands before the damage is given first, so that who walks can say where it begins; the next scan
+                // begins with the error.
+                Err(_) if !pairs.is_empty() => break,
+                Err(error) => return Err(error.into()),
+            };
             bytes += key.len() + value.len();
             pairs.push((key, value));
             if bytes >= max_bytes {
