@@ -145,8 +145,6 @@ async fn serve_http(stream: TlsStream<TcpStream>, peer: Peer, accept: &Accept) {
         };
         ended
     };
-    // Calls of a connection that broke end as well.
-    closing.cancel();
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "a connection broke");
     }

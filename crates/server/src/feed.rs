@@ -30,7 +30,8 @@ pub(crate) struct Feed<T> {
     runtime: Handle,
 }
 
-/// A feed and what comes out of it. The feed gives up on a reader that takes nothing for `stall`, and when `closing` is set.
+/// A feed and what comes out of it. The feed gives up on a reader that takes nothing for `stall`, whose
+/// connection it then closes by `closing`; and it ends when `closing` is set.
 pub(crate) fn feed<T: Send + 'static>(stall: Duration, closing: CancellationToken) -> (Feed<T>, Answers<T>) {
     let (sender, pieces) = mpsc::channel(PIECES);
     let feed = Feed { sender, piece: Vec::new(), bytes: 0, stall, closing, runtime: Handle::current() };
@@ -63,7 +64,11 @@ impl<T> Feed<T> {
                     () = self.closing.cancelled() => Err(Ended::ServerStopping),
                     sent = self.sender.send_timeout(piece, self.stall) => sent.map_err(|error| match error {
                         mpsc::error::SendTimeoutError::Closed(_) => Ended::ReaderGone,
-                        mpsc::error::SendTimeoutError::Timeout(_) => Ended::ReaderStalled,
+                        mpsc::error::SendTimeoutError::Timeout(_) => {
+                            // What the transport holds can't be sent, so the stream alone would never end.
+                            self.closing.cancel();
+                            Ended::ReaderStalled
+                        }
                     }),
                 }
             }),

@@ -25,7 +25,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Response, Status, Streaming};
 use tracing::Instrument;
 
@@ -105,7 +105,8 @@ impl Ingest for IngestService {
         let (answers, stream) = mpsc::channel(ANSWERS);
         let (queue, items) = mpsc::channel(INFLIGHT_BATCHES);
         let span = tracing::info_span!("append", source = %source.name, address = %peer.address);
-        let answers = Answers { sender: answers, stall: self.shared.limits.stall_timeout };
+        let stall = self.shared.limits.stall_timeout;
+        let answers = Answers { sender: answers, stall, closing: peer.closing.clone() };
         let acker = Acker { shared: Arc::clone(&self.shared), source: Arc::clone(&source), answers };
         let receiver = Receiver {
             shared: Arc::clone(&self.shared),
@@ -373,6 +374,7 @@ async fn room(bytes: &Arc<Semaphore>, wanted: usize, most: usize) -> Result<Owne
 struct Answers {
     sender: mpsc::Sender<Result<AppendResponse, Status>>,
     stall: Duration,
+    closing: CancellationToken,
 }
 
 /// The sender is gone or takes no answers.
@@ -388,7 +390,9 @@ impl Answers {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Gone),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
-                tracing::warn!(seconds = self.stall.as_secs(), "the sender takes no answers: cut off");
+                tracing::warn!(seconds = self.stall.as_secs(), "the sender takes no answers: its connection is closed");
+                // What the transport holds for it can't be sent, so the stream alone would never end.
+                self.closing.cancel();
                 Err(Gone)
             }
         }

@@ -170,8 +170,7 @@ struct Searching {
 
 impl Searching {
     fn run(mut self) {
-        let ended = self.steps().unwrap_or_else(|ended| ended);
-        let ended = self.feed.flush().err().unwrap_or(ended);
+        let ended = self.steps().and_then(|ended| self.feed.flush().map(|()| ended)).unwrap_or_else(|ended| ended);
         self.read.scanned = self.search.scanned();
         let Self { search, read, mut feed, cursor, .. } = self;
         let (matched, scanned) = (read.matched, read.scanned);

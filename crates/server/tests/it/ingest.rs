@@ -195,7 +195,11 @@ async fn a_stream_that_is_cut_leaves_nothing_half_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sender_that_takes_no_answers_is_held_back_and_cut_off() {
-    let server = Fixture::start_with(|config| config.limits.stall_timeout_s = 1).await;
+    let server = Fixture::start_with(|config| {
+        config.limits.stall_timeout_s = 1;
+        config.limits.drain_timeout_s = 1;
+    })
+    .await;
     let stream = server.append("agent").await;
     let mut chain = Chain::new("dev-agent");
     let mut sent = 0;
