@@ -99,7 +99,7 @@ async fn records_go_to_the_tenant_that_the_grant_allows() {
         .iter()
         .map(|tenant| with_core(tenant, v1::CorePart { tenant: (*tenant).into(), ..Default::default() }))
         .collect();
-    let expected: [(&str, &str, [(&str, bool); 5]); 3] = [
+    let expected = [
         (
             "agent",
             "dev-agent",

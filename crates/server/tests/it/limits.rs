@@ -82,6 +82,7 @@ async fn each_limit_has_its_word_and_nothing_is_written() {
         ("secret", spoilt(|batch| batch.secret = vec![].into()), "field secret of the message must have 32 bytes"),
         ("numbers", spoilt(|batch| batch.first = u64::MAX), "run past the end of 64-bit numbers"),
     ];
+    let number = cases.len();
     for (name, batch, expected) in cases {
         let (epoch, first) = (batch.epoch, batch.first);
         let refusal = server.append("agent").await.refusal(batch).await;
@@ -89,6 +90,7 @@ async fn each_limit_has_its_word_and_nothing_is_written() {
         assert!(refusal.message.contains(expected), "{name}: {}", refusal.message);
     }
     assert_eq!(server.of_source("dev-agent").await.len(), 0);
+    assert_eq!(server.events("source.refused").await.len(), number);
     let mut stream = server.append("agent").await;
     assert_eq!((stream.welcome.epoch, stream.welcome.next_sequence), (0, 0));
     stream.receipt(Chain::new("dev-agent").seal(&[line("good")])).await;

@@ -25,8 +25,8 @@ async fn filled(records: usize) -> (Fixture, Chain) {
     (server, chain)
 }
 
-fn of_agent() -> Option<v1::Filter> {
-    Some(v1::Filter { sources: vec!["dev-agent".into()], ..Default::default() })
+fn of_agent() -> v1::Filter {
+    v1::Filter { sources: vec!["dev-agent".into()], ..Default::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +74,7 @@ async fn pages_neither_skip_nor_repeat() {
         let mut cursor = Vec::new();
         loop {
             let request = v1::SearchRequest {
-                filter: of_agent(),
+                filter: Some(of_agent()),
                 limit: 8,
                 newest_first,
                 cursor: cursor.into(),
@@ -105,7 +105,7 @@ async fn pages_neither_skip_nor_repeat() {
 async fn a_cursor_of_another_search_is_refused() {
     let (server, _) = filled(20).await;
     let mut query = server.query().await;
-    let request = v1::SearchRequest { filter: of_agent(), limit: 3, ..Default::default() };
+    let request = v1::SearchRequest { filter: Some(of_agent()), limit: 3, ..Default::default() };
     let (_, done) = results(query.search(request.clone()).await.unwrap().into_inner()).await;
     let request = v1::SearchRequest { cursor: done.unwrap().cursor, ..request };
     let others = [
@@ -172,7 +172,7 @@ async fn a_reader_that_goes_away_or_never_reads_is_on_record() {
         stream.receipt(chain.seal(&vec![large.clone(); 8])).await;
     }
     let mut ends = ends(&server).await;
-    let request = v1::SearchRequest { filter: of_agent(), ..Default::default() };
+    let request = v1::SearchRequest { filter: Some(of_agent()), ..Default::default() };
     let unread = server.query().await.search(request.clone()).await.unwrap();
     assert_eq!(attribute(&fields(&next(&mut ends).await), "ended"), "reader stalled");
     drop(unread);

@@ -234,7 +234,9 @@ impl Chain {
 
     pub(crate) fn seal(&mut self, records: &[Record]) -> v1::Batch {
         let mut builder = BlockBuilder::default();
-        records.iter().for_each(|record| builder.push(record.as_ref()).unwrap());
+        for record in records {
+            builder.push(record.as_ref()).unwrap();
+        }
         let secret = BatchSecret::new([7; 32]);
         let batch = Batch::seal(&mut builder, self.source, self.epoch, self.next, self.head, secret, 1).unwrap();
         (self.next, self.head) = (batch.end(), batch.hash);

@@ -1,0 +1,225 @@
+//! The Ingest service: the transport's end of a source's stream.
+//!
+//! Two tasks serve a stream. The *receiver* takes messages, checks batches and hands them to the journal's queue; the *acker*
+//! waits for each to be durable and answers in the same order. Between them stands a bounded queue, and before the journal a
+//! bound on bytes, so that a peer that sends much or reads nothing is held back by HTTP/2's flow control and by nothing else.
+
+mod acker;
+mod receiver;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use sigillo_journal::{Journal, Pending, SubmitError};
+use sigillo_model::ids::{BatchHash, Epoch, SourceId, SourceSeq};
+use sigillo_proto::v1::{
+    self, AppendRequest, AppendResponse, RefusalKind, append_response::Message as Answer, ingest_server::Ingest,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
+use tonic::{Response, Status, Streaming};
+use tracing::Instrument;
+
+use crate::{
+    clock::Clock,
+    config::{Limits, SourceSettings},
+    health::Health,
+    identity::{Identities, Peer},
+    own::{Event, Own},
+};
+use acker::{Acker, Answers};
+use receiver::Receiver;
+
+/// Batches of one stream that may wait for their acknowledgement.
+const INFLIGHT_BATCHES: usize = 512;
+/// Answers that may wait to be sent.
+const ANSWERS: usize = 32;
+/// How long a sender is asked to wait when there is no room or no trusted time, milliseconds.
+const WAIT_MS: u32 = 5_000;
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct IngestService {
+    shared: Arc<Shared>,
+}
+
+/// What all streams share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Where records go.
+    pub(crate) journal: Journal,
+    /// Who is who.
+    pub(crate) identities: Arc<Identities>,
+    /// The product's own records.
+    pub(crate) own: Own,
+    /// Time of receipt.
+    pub(crate) clock: Arc<Clock>,
+    /// What the world is told of this server.
+    pub(crate) health: Health,
+    /// Bounds.
+    pub(crate) limits: Limits,
+    /// Bytes of batches under way, on all streams.
+    pub(crate) inflight: Arc<Semaphore>,
+    /// Tasks that a stop waits for.
+    pub(crate) tasks: TaskTracker,
+    /// Streams by source.
+    pub(crate) streams: Mutex<HashMap<SourceId, usize>>,
+}
+
+impl IngestService {
+    /// Serves streams.
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+#[tonic::async_trait]
+impl Ingest for IngestService {
+    type AppendStream = ReceiverStream<Result<AppendResponse, Status>>;
+
+    async fn append(
+        &self,
+        request: tonic::Request<Streaming<AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let peer = Peer::of(&request)?;
+        let source = self.shared.identities.source(&peer)?;
+        let slot = Slot::take(&self.shared, source.id)?;
+        let (answers, stream) = mpsc::channel(ANSWERS);
+        let (queue, items) = mpsc::channel(INFLIGHT_BATCHES);
+        let span = tracing::info_span!("append", source = %source.name, address = %peer.address);
+        let stall = self.shared.limits.stall_timeout;
+        let answers = Answers::new(answers, stall, peer.closing.clone());
+        let acker = Acker::new(Arc::clone(&self.shared), Arc::clone(&source), answers);
+        let receiver = Receiver::new(Arc::clone(&self.shared), peer, source, request.into_inner(), queue);
+        self.shared.tasks.spawn(acker.run(items).instrument(span.clone()));
+        self.shared.tasks.spawn(
+            async move {
+                receiver.run().await;
+                drop(slot);
+            }
+            .instrument(span),
+        );
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// One of the streams that a source may have.
+struct Slot {
+    shared: Arc<Shared>,
+    source: SourceId,
+}
+
+impl Slot {
+    fn take(shared: &Arc<Shared>, source: SourceId) -> Result<Self, Status> {
+        let mut streams = shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = streams.entry(source).or_default();
+        let most = shared.limits.streams_per_source;
+        if *open >= most {
+            return Err(Status::resource_exhausted(format!(
+                "this source has {most} streams open, the most it may have: end one first"
+            )));
+        }
+        *open += 1;
+        Ok(Self { shared: Arc::clone(shared), source })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = streams.get_mut(&self.source) {
+            *open -= 1;
+            if *open == 0 {
+                streams.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// What the acker is to do, in order.
+enum Item {
+    /// Answer this.
+    Answer(Answer),
+    /// Wait until the batch is durable, then acknowledge it.
+    Batch(Box<InFlight>),
+    /// Answer this, if anything, and end the stream with this status.
+    End(Option<Box<Answer>>, Status),
+}
+
+struct InFlight {
+    pending: Pending,
+    epoch: Epoch,
+    first: SourceSeq,
+    hash: BatchHash,
+    arrived: Instant,
+    /// Given back once the acknowledgement is on its way.
+    _bytes: [OwnedSemaphorePermit; 2],
+}
+
+/// Why the receiver takes no more.
+enum Stop {
+    /// The sender has ended its half, or is gone.
+    Ended,
+    /// The sender is to be told.
+    Tell(Option<Box<Answer>>, Status),
+}
+
+impl From<Status> for Stop {
+    fn from(status: Status) -> Self {
+        Self::Tell(None, status)
+    }
+}
+
+impl Shared {
+    /// What a sender is told of a batch that can't be taken. The sender sets it aside, so the journal says that it did.
+    async fn invalid(&self, source: &SourceSettings, message: String, epoch: Epoch, first: SourceSeq) -> Stop {
+        metrics::counter!("sigillo_ingest_refusals_total", "kind" => RefusalKind::Invalid.as_str_name()).increment(1);
+        tracing::warn!(%epoch, %first, message, "a batch is invalid");
+        let event = Event::new("source.refused")
+            .warning()
+            .outcome(v1::Outcome::Denied)
+            .target("source", &source.name)
+            .body(format!("a batch of source {} was refused: {message}", source.name))
+            .number("epoch", epoch.get())
+            .number("first", first.get());
+        self.own.note(event).await;
+        let status = Status::invalid_argument(message.clone());
+        let kind = RefusalKind::Invalid.into();
+        let (epoch, first) = (epoch.get(), first.get());
+        let refusal = v1::Refusal { kind, message, epoch, first, expected_epoch: 0, expected_sequence: 0 };
+        Stop::Tell(Some(Box::new(Answer::Refusal(refusal))), status)
+    }
+
+    /// What a sender is told when the journal can't take a batch now.
+    ///
+    /// The stream always ends: the batch is dropped here while later ones may be under way, and only a new Hello and Welcome
+    /// make both sides agree again on the number to go on from. UNAVAILABLE makes senders retry.
+    fn failed(&self, error: &SubmitError) -> Stop {
+        match error {
+            SubmitError::NoSpace { free_bytes, reserve_bytes } => {
+                tracing::error!(free_bytes, reserve_bytes, "the disk's reserve is reached: records are refused");
+                wait(&"the server's disk is full to its reserve; records are taken again when there is room")
+            }
+            SubmitError::Poisoned(reason) => {
+                tracing::error!(reason, "the journal's writer takes nothing more until a restart");
+                self.health.poisoned();
+                Stop::Tell(None, Status::unavailable("the journal takes no records until it is restarted"))
+            }
+            SubmitError::Closed => Stop::Tell(None, Status::unavailable("the server is stopping")),
+            SubmitError::Refused(_) => {
+                tracing::error!(%error, "the journal refused a batch before it was queued");
+                Stop::Tell(None, Status::unavailable("the journal has not taken the batch"))
+            }
+        }
+    }
+}
+
+fn wait(reason: &impl ToString) -> Stop {
+    let reason = reason.to_string();
+    let throttle = Answer::Throttle(v1::Throttle { wait_ms: WAIT_MS, reason: reason.clone() });
+    Stop::Tell(Some(Box::new(throttle)), Status::unavailable(reason))
+}

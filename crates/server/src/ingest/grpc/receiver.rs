@@ -1,0 +1,232 @@
+//! Takes a source's messages, checks its batches, and hands them to the journal.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sigillo_journal::Submission;
+use sigillo_model::{
+    batch::Batch,
+    ids::{BatchHash, Epoch, ReceiptTime, SourceSeq},
+    limits,
+};
+use sigillo_proto::v1::{self, AppendRequest, append_request::Message as Request, append_response::Message as Answer};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
+use tonic::{Status, Streaming};
+
+use super::{InFlight, Item, Shared, Stop, wait};
+use crate::{config::SourceSettings, identity::Peer, ingest::check::Checker, own::Event};
+
+/// Version of the protocol.
+const PROTOCOL: u32 = 1;
+/// Most time between the stream's opening and its Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// A block of more bytes is checked off the threads that serve everybody.
+const HEAVY_BYTES: u64 = 256 << 10;
+/// When a sender may come back after a drain, milliseconds.
+const RECONNECT_MS: u32 = 1_000;
+/// Longest text of a sender that is put into the product's own records, characters.
+const SENDERS_TEXT_MAX: usize = 1_024;
+
+/// The receiving end of a stream.
+pub(super) struct Receiver {
+    shared: Arc<Shared>,
+    peer: Peer,
+    source: Arc<SourceSettings>,
+    requests: Streaming<AppendRequest>,
+    queue: mpsc::Sender<Item>,
+    credit: Arc<Semaphore>,
+    checker: Checker,
+}
+
+impl Receiver {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        peer: Peer,
+        source: Arc<SourceSettings>,
+        requests: Streaming<AppendRequest>,
+        queue: mpsc::Sender<Item>,
+    ) -> Self {
+        let credit = Arc::new(Semaphore::new(shared.limits.credit_bytes));
+        Self { shared, peer, source, requests, queue, credit, checker: Checker::default() }
+    }
+
+    pub(super) async fn run(mut self) {
+        tracing::debug!("a stream begins");
+        match self.receive().await {
+            Err(Stop::Tell(answer, status)) => {
+                tracing::info!(code = ?status.code(), reason = status.message(), "the stream is ended");
+                // Behind what was taken before, so that its acknowledgements come first.
+                let _ = self.queue.send(Item::End(answer, status)).await;
+            }
+            Err(Stop::Ended) | Ok(()) => tracing::debug!("the stream has ended"),
+        }
+    }
+
+    async fn receive(&mut self) -> Result<(), Stop> {
+        match timeout(HELLO_TIMEOUT, self.next()).await {
+            Ok(next) => match next? {
+                Some(Request::Hello(hello)) => self.hello(&hello).await?,
+                Some(_) => return Err(Status::failed_precondition("the first message must be Hello").into()),
+                None => return Ok(()),
+            },
+            Err(_) => return Err(Status::deadline_exceeded("no Hello within 10 s").into()),
+        }
+        while let Some(message) = self.next().await? {
+            match message {
+                Request::Batch(batch) => self.batch(batch).await?,
+                Request::Heartbeat(heartbeat) => self.heartbeat(&heartbeat),
+                Request::Loss(loss) => self.loss(&loss).await?,
+                Request::Hello(_) => return Err(Status::failed_precondition("Hello is sent once").into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next message; `None` at the end, also when the connection is to be closed.
+    async fn next(&mut self) -> Result<Option<Request>, Stop> {
+        let message = tokio::select! {
+            biased;
+            () = self.peer.closing.cancelled() => {
+                let drain = Answer::Drain(v1::Drain { reconnect_ms: RECONNECT_MS });
+                let _ = self.queue.send(Item::Answer(drain)).await;
+                return Ok(None);
+            }
+            message = self.requests.message() => message,
+        };
+        match message {
+            Ok(None) => Ok(None),
+            Ok(Some(AppendRequest { message: Some(message) })) => Ok(Some(message)),
+            Ok(Some(AppendRequest { message: None })) => {
+                Err(Status::invalid_argument("a message of a kind that this server does not know").into())
+            }
+            // Cut off by the other side: what was handed to the journal is whole, and what was not leaves no trace.
+            Err(status) if matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Unknown) => Err(Stop::Ended),
+            Err(status) => Err(status.into()),
+        }
+    }
+
+    async fn hello(&self, hello: &v1::Hello) -> Result<(), Stop> {
+        if hello.protocol != PROTOCOL {
+            let message = format!("protocol {} is not known, this server speaks {PROTOCOL}", hello.protocol);
+            return Err(Status::failed_precondition(message).into());
+        }
+        let state = self.shared.journal.source(self.source.id);
+        let welcome = v1::Welcome {
+            origin: self.shared.journal.origin().as_str().into(),
+            source: self.source.id.as_bytes().to_vec().into(),
+            epoch: state.map_or(0, |state| state.epoch.get()),
+            next_sequence: state.map_or(0, |state| state.next.get()),
+            head: state.map(|state| state.head.as_bytes().to_vec().into()).unwrap_or_default(),
+            credit_bytes: self.shared.limits.credit_bytes as u64,
+            limits: Some(v1::Limits {
+                message_bytes: limits::MESSAGE_MAX_BYTES as u64,
+                batch_records: wire(limits::BATCH_MAX_RECORDS),
+                block_bytes: limits::BLOCK_MAX_BYTES as u64,
+                record_bytes: limits::RECORD_MAX_BYTES as u64,
+                attributes: wire(limits::ATTRIBUTES_MAX),
+                nesting: wire(limits::NESTING_MAX),
+                field_bytes: wire(limits::FIELD_MAX_BYTES),
+            }),
+            server_time_unix_nano: self.shared.clock.believed().get(),
+            class: self.source.class_name.clone(),
+        };
+        let agent: String = hello.agent.chars().take(128).collect();
+        tracing::info!(agent = ?agent, epoch = hello.epoch, next = hello.next_sequence, "a source says hello");
+        self.hand_on(Item::Answer(Answer::Welcome(welcome))).await
+    }
+
+    async fn batch(&mut self, message: v1::Batch) -> Result<(), Stop> {
+        let arrived = Instant::now();
+        self.check_standing()?;
+        let received = self.shared.clock.now().map_err(|stepped| wait(&stepped))?;
+        let cost = message.block.len() + message.count as usize * size_of::<BatchHash>();
+        let bytes = [
+            room(&self.credit, cost, self.shared.limits.credit_bytes).await?,
+            room(&self.shared.inflight, cost, self.shared.limits.inflight_bytes).await?,
+        ];
+        let raw_bytes = message.block_bytes;
+        let (epoch, first) = (Epoch::new(message.epoch), SourceSeq::new(message.first));
+        let submission = match self.check(message, received) {
+            Ok(submission) => submission,
+            Err(problem) => return Err(self.shared.invalid(&self.source, problem, epoch, first).await),
+        };
+        let (hash, count) = (submission.batch.hash, submission.batch.count);
+        let pending = self.shared.journal.enqueue(submission).await.map_err(|error| self.shared.failed(&error))?;
+        metrics::counter!("sigillo_ingest_batches_total").increment(1);
+        metrics::counter!("sigillo_ingest_records_total").increment(u64::from(count));
+        metrics::counter!("sigillo_ingest_raw_bytes_total").increment(raw_bytes);
+        self.hand_on(Item::Batch(Box::new(InFlight { pending, epoch, first, hash, arrived, _bytes: bytes }))).await
+    }
+
+    /// Makes a batch into a submission, or says what is wrong with it.
+    fn check(&mut self, message: v1::Batch, received: ReceiptTime) -> Result<Submission, String> {
+        let heavy = message.block_bytes > HEAVY_BYTES;
+        let batch = Batch::try_from(message).map_err(|error| error.to_string())?;
+        let (checker, source, tenants) = (&mut self.checker, &*self.source, &self.shared.identities.tenants);
+        let check = || checker.check(source, tenants, batch, received);
+        if heavy { tokio::task::block_in_place(check) } else { check() }.map_err(|error| error.to_string())
+    }
+
+    /// An open connection survives the removal of its certificate from the configuration, so each batch asks again.
+    fn check_standing(&mut self) -> Result<(), Stop> {
+        let now = self.shared.identities.source(&self.peer)?;
+        if Arc::ptr_eq(&now, &self.source) {
+            return Ok(());
+        }
+        if now.id != self.source.id {
+            return Err(Status::unavailable("this certificate belongs to another source now: connect again").into());
+        }
+        self.source = now;
+        self.checker.forget();
+        Ok(())
+    }
+
+    fn heartbeat(&self, heartbeat: &v1::Heartbeat) {
+        let waiting = u32::try_from(heartbeat.waiting_records).unwrap_or(u32::MAX);
+        metrics::gauge!("sigillo_source_waiting_records", "source" => self.source.name.clone()).set(waiting);
+    }
+
+    async fn loss(&mut self, loss: &v1::Loss) -> Result<(), Stop> {
+        self.check_standing()?;
+        let event = Event::new("source.loss")
+            .warning()
+            .outcome(v1::Outcome::Failure)
+            .target("source", &self.source.name)
+            .body(format!("source {} says that lines were lost before they became records", self.source.name))
+            .text("stream", cut(&loss.stream))
+            .number("lines", loss.lines)
+            .number("bytes", loss.bytes)
+            .text("reason", cut(&loss.reason))
+            .number("noticed_unix_nano", loss.noticed_unix_nano);
+        self.shared.own.record(event).await.map_err(|error| {
+            tracing::error!(%error, "a declared loss could not be recorded");
+            Stop::Tell(None, Status::unavailable("the loss could not be recorded: declare it again"))
+        })
+    }
+
+    async fn hand_on(&self, item: Item) -> Result<(), Stop> {
+        // The acker ends early only after it has told the sender why.
+        self.queue.send(item).await.map_err(|_| Stop::Ended)
+    }
+}
+
+/// Room for so many bytes, or for all there may be at once.
+async fn room(bytes: &Arc<Semaphore>, wanted: usize, most: usize) -> Result<OwnedSemaphorePermit, Stop> {
+    let permits = u32::try_from(wanted.min(most)).unwrap_or(u32::MAX);
+    Arc::clone(bytes).acquire_many_owned(permits).await.map_err(|_| Stop::Ended)
+}
+
+/// A sender's text, not longer than is wanted in an own record.
+fn cut(text: &str) -> String {
+    text.chars().take(SENDERS_TEXT_MAX).collect()
+}
+
+/// A limit as the wire states it; all are far below 2^32.
+fn wire(limit: usize) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
+}
