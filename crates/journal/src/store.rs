@@ -9,8 +9,8 @@ use std::{
 };
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, IteratorMode, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, InfoLogger, IteratorMode,
+    LogLevel, WriteBatch, WriteOptions,
 };
 
 use crate::{layout::Table, read::Direction};
@@ -60,7 +60,8 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Free bytes of the disk it writes to.
     fn free_bytes(&self) -> io::Result<u64>;
 
-    /// Closes and opens the database again, so that it recovers from a full disk.
+    /// Closes and opens the database again, so that it recovers from a full disk. If it can't be opened for writing, reads
+    /// go on where that is possible.
     fn reopen(&self) -> Result<(), StoreError>;
 
     /// Writes what is in memory out and closes. Later calls fail.
@@ -87,27 +88,7 @@ impl RocksStore {
 
     /// Opens without changing a byte of the database, as it was left.
     pub(crate) fn open_read_only(path: &Path) -> Result<Self, StoreError> {
-        let mut options = options();
-        options.create_if_missing(false);
-        options.create_missing_column_families(false);
-        // The database's own log would otherwise be written into a folder that may be evidence.
-        options.set_db_log_dir(std::env::temp_dir());
-        let mut names = DB::list_cf(&options, path)?;
-        names.sort_unstable();
-        let mut expected: Vec<&str> = Table::ALL.map(Table::name).to_vec();
-        expected.push(rocksdb::DEFAULT_COLUMN_FAMILY_NAME);
-        expected.sort_unstable();
-        if names != expected {
-            let message = format!("the database has the column families {names:?} where {expected:?} are expected");
-            return Err(StoreError { kind: StoreErrorKind::Damaged, message });
-        }
-        let db = DB::open_cf_descriptors_read_only(&options, path, descriptors(), false)?;
-        let mut stray = db.iterator(IteratorMode::Start);
-        if stray.next().transpose()?.is_some() {
-            let message = "the default column family holds keys; the journal writes none there".to_owned();
-            return Err(StoreError { kind: StoreErrorKind::Damaged, message });
-        }
-        drop(stray);
+        let db = open_database_read_only(path)?;
         Ok(Self { path: path.to_owned(), db: RwLock::new(Some(db)) })
     }
 
@@ -124,6 +105,27 @@ fn open_database(path: &Path) -> Result<DB, StoreError> {
     Ok(DB::open_cf_descriptors(&options, path, descriptors())?)
 }
 
+fn open_database_read_only(path: &Path) -> Result<DB, StoreError> {
+    let mut options = options();
+    options.create_if_missing(false);
+    options.create_missing_column_families(false);
+    let mut names = DB::list_cf(&options, path)?;
+    names.sort_unstable();
+    let mut expected: Vec<&str> = Table::ALL.map(Table::name).to_vec();
+    expected.push(rocksdb::DEFAULT_COLUMN_FAMILY_NAME);
+    expected.sort_unstable();
+    if names != expected {
+        let message = format!("the database has the column families {names:?} where {expected:?} are expected");
+        return Err(StoreError { kind: StoreErrorKind::Damaged, message });
+    }
+    let db = DB::open_cf_descriptors_read_only(&options, path, descriptors(), false)?;
+    if db.iterator(IteratorMode::Start).next().transpose()?.is_some() {
+        let message = "the default column family holds keys; the journal writes none there".to_owned();
+        return Err(StoreError { kind: StoreErrorKind::Damaged, message });
+    }
+    Ok(db)
+}
+
 fn options() -> rocksdb::Options {
     let mut options = rocksdb::Options::default();
     options.set_paranoid_checks(true);
@@ -133,8 +135,11 @@ fn options() -> rocksdb::Options {
     options.set_max_total_wal_size(128 << 20);
     options.set_recycle_log_file_num(0);
     options.set_track_and_verify_wals_in_manifest(true);
-    options.set_keep_log_file_num(4);
-    options.set_max_log_file_size(4 << 20);
+    // The database's own log goes where the program's goes: no file of it lies in a folder that may be evidence, or full.
+    options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |level, line| match level {
+        LogLevel::Error | LogLevel::Fatal => tracing::error!(target: "rocksdb", "{line}"),
+        _ => tracing::warn!(target: "rocksdb", "{line}"),
+    }));
     options.set_max_open_files(256);
     options
 }
@@ -240,8 +245,17 @@ impl Store for RocksStore {
         let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
         // Closed before it is opened again: the database locks its folder.
         *slot = None;
-        *slot = Some(open_database(&self.path)?);
-        Ok(())
+        let opened = open_database(&self.path);
+        let error = match opened {
+            Ok(db) => {
+                *slot = Some(db);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        // Opening for writing takes room that is not there: reading takes none, and goes on.
+        *slot = open_database_read_only(&self.path).ok();
+        Err(error)
     }
 
     fn close(&self) -> Result<(), StoreError> {

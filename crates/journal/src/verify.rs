@@ -6,7 +6,7 @@ use std::{io, path::Path, sync::Arc};
 use sigillo_model::{
     audit::{Fault, Finding, Walker},
     entry::{Entry, checksum},
-    ids::{Origin, SourceId, TenantId},
+    ids::{ChainHash, Origin, SourceId, TenantId},
     state::JournalState,
 };
 
@@ -59,6 +59,15 @@ pub enum VerifyError {
 /// Verifies the journal in `dir`, whose server is stopped. Changes nothing in the database. Blocks; `progress` is called after
 /// every few thousand records.
 pub fn verify(dir: &Path, progress: impl FnMut(Progress)) -> Result<Report, VerifyError> {
+    verify_meeting(dir, None, progress)
+}
+
+/// As [`verify`], and demands that the journal once had the head that somebody noted: size and chain value.
+pub fn verify_meeting(
+    dir: &Path,
+    noted: Option<(u64, ChainHash)>,
+    progress: impl FnMut(Progress),
+) -> Result<Report, VerifyError> {
     let unreadable = |error: &dyn std::fmt::Display| VerifyError::Unreadable(error.to_string());
     let database = options::database_dir(dir);
     if !database.is_dir() {
@@ -81,12 +90,13 @@ pub fn verify(dir: &Path, progress: impl FnMut(Progress)) -> Result<Report, Veri
         Err(error) => return Err(VerifyError::Unreadable(format!("{}: {error}", head_path.display()))),
     };
     let store: Arc<dyn Store> = Arc::new(RocksStore::open_read_only(&database).map_err(|error| at(0, &error))?);
-    Verification { store, head_file, progress }.run()
+    Verification { store, head_file, noted, progress }.run()
 }
 
 struct Verification<P> {
     store: Arc<dyn Store>,
     head_file: HeadFile,
+    noted: Option<(u64, ChainHash)>,
     progress: P,
 }
 
@@ -94,6 +104,9 @@ impl<P: FnMut(Progress)> Verification<P> {
     fn run(mut self) -> Result<Report, VerifyError> {
         let (origin, head) = self.identity()?;
         let mut walker = Walker::whole(JournalState::genesis(origin.clone()));
+        if let Some((size, chain)) = self.noted {
+            walker = walker.meeting(size, chain);
+        }
         let mut report = Report { origin, records: 0, entries: 0, raw_bytes: 0, head };
         let mut expected_memory = Fingerprint::default();
         let mut reported = 0;

@@ -1,0 +1,195 @@
+//! What can go wrong between a client and a server.
+
+use std::{error::Error, io, path::PathBuf};
+
+use sigillo_model::{batch::BatchError, block::PushError};
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address can't be used.
+    #[error("the server's url {url:?} can't be used: {what}")]
+    Url {
+        /// As configured.
+        url: String,
+        /// What is wrong, and what it should be.
+        what: String,
+    },
+    /// A certificate or key file can't be used.
+    #[error("{setting} file {}: {what}", path.display())]
+    File {
+        /// The setting that names the file: `ca`, `cert`, `key`.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// Nobody answers there, or the connection was cut.
+    #[error("no connection to {url}: {what}")]
+    Unreachable {
+        /// The server.
+        url: String,
+        /// What the system says.
+        what: String,
+    },
+    /// One side did not accept the other's certificate.
+    #[error("no trust between us and {url}: {what}")]
+    Tls {
+        /// The server.
+        url: String,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// The server answers, and says no.
+    #[error("the server refuses: {message} ({code})")]
+    Refused {
+        /// The kind of refusal.
+        code: Code,
+        /// The server's words.
+        message: String,
+    },
+    /// The server says something that the protocol does not allow here.
+    #[error("the server breaks the protocol: {0}")]
+    Protocol(String),
+    /// A record breaks a limit, and was not taken.
+    #[error("a record can't be sent: {0}")]
+    Record(#[from] PushError),
+    /// Records could not be made into a batch.
+    #[error("records can't be made into a batch: {0}")]
+    Batch(#[from] BatchError),
+    /// The server will never take this batch.
+    #[error("the server refuses the batch of {count} records from {first} of epoch {epoch}: {message}")]
+    InvalidBatch {
+        /// Epoch of the batch.
+        epoch: u64,
+        /// The sender's number of its first record.
+        first: u64,
+        /// How many records.
+        count: u32,
+        /// The server's words.
+        message: String,
+    },
+    /// The journal misses records before those that we still hold.
+    #[error(
+        "the journal expects record {expected} of epoch {expected_epoch}, which this sender does not hold any more: {message}. \
+         Records that it had acknowledged are gone; ask the journal's operator, and begin a new epoch by starting again"
+    )]
+    Gap {
+        /// What the journal expects.
+        expected_epoch: u64,
+        /// What the journal expects.
+        expected: u64,
+        /// The server's words, or ours.
+        message: String,
+    },
+    /// The journal holds other records under our numbers.
+    #[error(
+        "the journal holds other records under this sender's numbers: {0}. Its state was copied or rolled back, or two senders \
+         use one certificate: give each its own"
+    )]
+    Fork(String),
+    /// A newer epoch of this source exists.
+    #[error(
+        "the journal knows a newer epoch of this source: {0}. Another sender uses the same certificate: give each its own"
+    )]
+    StaleEpoch(String),
+    /// The caller does not take what was settled.
+    #[error("too many batches are settled and not taken: flush now and then")]
+    Untaken,
+    /// The shipper has stopped after an error that it told before.
+    #[error("the shipper has stopped")]
+    Stopped,
+}
+
+/// Kinds of refusal that callers tell apart; gRPC's code numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// The request is wrong (3).
+    InvalidArgument,
+    /// The certificate is not enrolled (16).
+    Unauthenticated,
+    /// The certificate's role may not do this (7).
+    PermissionDenied,
+    /// Too much at once (8).
+    ResourceExhausted,
+    /// Later perhaps: the server stops, or its disk is full (14).
+    Unavailable,
+    /// Any other code, by its number.
+    Other(i32),
+}
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InvalidArgument => f.write_str("invalid argument"),
+            Self::Unauthenticated => f.write_str("unauthenticated"),
+            Self::PermissionDenied => f.write_str("permission denied"),
+            Self::ResourceExhausted => f.write_str("resource exhausted"),
+            Self::Unavailable => f.write_str("unavailable"),
+            Self::Other(number) => write!(f, "gRPC status {number}"),
+        }
+    }
+}
+
+impl From<tonic::Code> for Code {
+    fn from(code: tonic::Code) -> Self {
+        match code {
+            tonic::Code::InvalidArgument => Self::InvalidArgument,
+            tonic::Code::Unauthenticated => Self::Unauthenticated,
+            tonic::Code::PermissionDenied => Self::PermissionDenied,
+            tonic::Code::ResourceExhausted => Self::ResourceExhausted,
+            tonic::Code::Unavailable => Self::Unavailable,
+            other => Self::Other(other.into()),
+        }
+    }
+}
+
+impl ClientError {
+    /// Reads a status: either the server's own word, or the transport's, which then has a cause.
+    pub(crate) fn from_status(url: &str, status: &tonic::Status) -> Self {
+        match status.source() {
+            Some(cause) => Self::from_cause(url, cause),
+            None => Self::Refused { code: status.code().into(), message: status.message().to_owned() },
+        }
+    }
+
+    /// Looks for what really happened below the layers of the transport.
+    pub(crate) fn from_cause(url: &str, cause: &(dyn Error + 'static)) -> Self {
+        let mut deepest = cause;
+        loop {
+            if let Some(tls) = deepest.downcast_ref::<io::Error>().and_then(tls_error) {
+                return Self::from_tls(url, tls);
+            }
+            match deepest.source() {
+                Some(source) => deepest = source,
+                None => return Self::Unreachable { url: url.to_owned(), what: deepest.to_string() },
+            }
+        }
+    }
+
+    pub(crate) fn from_connect(url: &str, error: &io::Error) -> Self {
+        match tls_error(error) {
+            Some(tls) => Self::from_tls(url, tls),
+            None => Self::Unreachable { url: url.to_owned(), what: error.to_string() },
+        }
+    }
+
+    fn from_tls(url: &str, error: &rustls::Error) -> Self {
+        let what = match error {
+            rustls::Error::InvalidCertificate(reason) => {
+                format!("the server's certificate is not accepted ({reason}): check the settings `ca` and `name`")
+            }
+            rustls::Error::AlertReceived(alert) => format!(
+                "the server does not accept our certificate ({alert:?}): check the settings `cert` and `key`, and that the \
+                 certificate is enrolled and has not run out"
+            ),
+            other => other.to_string(),
+        };
+        Self::Tls { url: url.to_owned(), what }
+    }
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}

@@ -1,0 +1,243 @@
+//! Keeps a stream to the server open and moves batches and acks over it.
+
+use std::time::Duration;
+
+use sigillo_proto::v1::{self, RefusalKind, append_request, append_response};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    Options, Settled,
+    window::{Draft, Window},
+};
+use crate::{AppendSession, Backoff, ClientError, Connection, Endpoint, PROTOCOL, session::unix_nanos};
+
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How long a stream that takes nothing more may still bring acks.
+const LAST_ACKS: Duration = Duration::from_secs(30);
+/// Longest wait that a server can impose at once.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Asks what the server knows of us.
+pub(super) fn hello_asking(agent: &str) -> v1::Hello {
+    v1::Hello { protocol: PROTOCOL, agent: agent.to_owned(), clock_unix_nano: unix_nanos(), ..Default::default() }
+}
+
+/// The part of a shipper that talks to the server.
+pub(super) struct Link {
+    endpoint: Endpoint,
+    options: Options,
+    window: Window,
+    drafts: mpsc::Receiver<Draft>,
+    reports: mpsc::Sender<Result<Settled, ClientError>>,
+    backoff: Backoff,
+    /// The refusal that ended the last stream, of the oldest batch; decided on when the server has said where it stands.
+    refusal: Option<v1::Refusal>,
+}
+
+/// How a stream ended, when it was not an error.
+enum End {
+    /// Nobody wants anything more.
+    Finished,
+    /// Connect anew, not before so long.
+    Again(Duration),
+}
+
+impl Link {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        options: Options,
+        window: Window,
+        drafts: mpsc::Receiver<Draft>,
+        reports: mpsc::Sender<Result<Settled, ClientError>>,
+    ) -> Self {
+        Self { endpoint, options, window, drafts, reports, backoff: Backoff::default(), refusal: None }
+    }
+
+    /// Works until the caller is gone, or an error that no new connection mends.
+    pub(super) async fn run(mut self, session: AppendSession) {
+        let reports = self.reports.clone();
+        tokio::select! {
+            () = reports.closed() => {}
+            Err(error) = self.serve(session) => {
+                // A caller that is gone needs no error.
+                let _ = reports.send(Err(error)).await;
+            }
+            else => {}
+        }
+    }
+
+    async fn serve(&mut self, mut session: AppendSession) -> Result<(), ClientError> {
+        loop {
+            let wait = match self.converse(session).await {
+                Ok(End::Finished) => return Ok(()),
+                Ok(End::Again(wait)) => wait,
+                Err(error) if is_final(&error) => return Err(error),
+                Err(error) => {
+                    warn!(%error, "connection lost");
+                    Duration::ZERO
+                }
+            };
+            session = self.reconnect(wait).await?;
+            info!(url = %self.endpoint.url, "connected again");
+        }
+    }
+
+    async fn reconnect(&mut self, wait: Duration) -> Result<AppendSession, ClientError> {
+        let lost = Instant::now();
+        sleep(wait.max(self.backoff.next_wait())).await;
+        loop {
+            let error = match self.connect().await {
+                Ok(session) => return Ok(session),
+                Err(error) => error,
+            };
+            let patience_is_over = self.options.give_up_after.is_some_and(|patience| lost.elapsed() >= patience);
+            if is_final(&error) || patience_is_over {
+                return Err(error);
+            }
+            let wait = self.backoff.next_wait();
+            warn!(%error, wait_ms = wait.as_millis(), "no connection; trying again");
+            sleep(wait).await;
+        }
+    }
+
+    async fn connect(&mut self) -> Result<AppendSession, ClientError> {
+        let hello = match self.refusal {
+            // Our epoch is given up: ask.
+            Some(_) => hello_asking(&self.options.agent),
+            None => self.window.hello(&self.options.agent, unix_nanos()),
+        };
+        let session = Connection::open(&self.endpoint).await?.append(hello).await?;
+        match self.refusal.take() {
+            Some(refusal) => self.settle_refusal(refusal, &session.welcome).await?,
+            None => self.window.resume(&session.welcome, unix_nanos())?,
+        }
+        Ok(session)
+    }
+
+    async fn settle_refusal(&mut self, refusal: v1::Refusal, welcome: &v1::Welcome) -> Result<(), ClientError> {
+        if !self.window.is_opening_stale(welcome)? {
+            if refusal.kind() == RefusalKind::Fork {
+                return Err(ClientError::Fork(refusal.message));
+            }
+            if let Some(settled) = self.window.refuse_oldest(refusal.message) {
+                self.report(settled).await;
+            }
+        }
+        self.window.reopen(welcome, unix_nanos())
+    }
+
+    async fn converse(&mut self, session: AppendSession) -> Result<End, ClientError> {
+        let AppendSession { welcome, sender, mut receiver } = session;
+        let mut stream = Some(sender);
+        let mut end = End::Again(Duration::ZERO);
+        let mut throttled_until = None;
+        let mut heartbeat_at = Instant::now() + HEARTBEAT;
+        let mut give_up_at = Instant::now();
+        loop {
+            let open = stream.is_some();
+            let may_send = open && throttled_until.is_none() && self.window.may_send(welcome.credit_bytes);
+            tokio::select! {
+                biased;
+                answer = receiver.recv() => match answer? {
+                    None => return Ok(end),
+                    Some(append_response::Message::Ack(ack)) => {
+                        if let Some(settled) = self.window.acknowledge(ack)? {
+                            self.backoff.reset();
+                            self.report(settled).await;
+                        }
+                    }
+                    Some(append_response::Message::Throttle(throttle)) => {
+                        let wait = Duration::from_millis(throttle.wait_ms.into()).min(WAIT_MAX);
+                        warn!(wait_ms = wait.as_millis(), reason = throttle.reason, "the server asks us to wait");
+                        throttled_until = Some(Instant::now() + wait);
+                        // The server may have dropped what was under way. What it has kept gets the same receipt again.
+                        self.window.rewind();
+                    }
+                    Some(append_response::Message::Drain(drain)) => {
+                        let wait = Duration::from_millis(drain.reconnect_ms.into()).min(WAIT_MAX);
+                        info!(wait_ms = wait.as_millis(), "the server stops; connecting again later");
+                        end = End::Again(wait);
+                        stream = None;
+                        give_up_at = Instant::now() + LAST_ACKS;
+                    }
+                    Some(append_response::Message::Refusal(refusal)) => return self.refused(refusal),
+                    Some(append_response::Message::Welcome(_)) => {}
+                },
+                () = sleep_until(give_up_at), if !open => return Ok(end),
+                () = sleep_until(throttled_until.unwrap_or(heartbeat_at)), if throttled_until.is_some() => {
+                    throttled_until = None;
+                }
+                permit = async { stream.as_ref()?.reserve().await.ok() }, if may_send => {
+                    let Some(permit) = permit else {
+                        // The stream has ended; the receiver will say why.
+                        stream = None;
+                        give_up_at = Instant::now() + LAST_ACKS;
+                        continue;
+                    };
+                    if let Some(batch) = self.window.send() {
+                        debug!(first = batch.first, count = batch.count, "sending a batch");
+                        permit.send(v1::AppendRequest { message: Some(append_request::Message::Batch(batch)) });
+                        heartbeat_at = Instant::now() + HEARTBEAT;
+                    }
+                }
+                draft = self.drafts.recv(), if open && self.window.bytes() < self.options.window_bytes => {
+                    let Some(draft) = draft else {
+                        end = End::Finished;
+                        stream = None;
+                        give_up_at = Instant::now() + LAST_ACKS;
+                        continue;
+                    };
+                    self.window.seal(draft)?;
+                }
+                () = sleep_until(heartbeat_at), if open => {
+                    heartbeat_at = Instant::now() + HEARTBEAT;
+                    if let Some(sender) = &stream {
+                        sender.send_if_room(append_request::Message::Heartbeat(self.window.heartbeat(unix_nanos())));
+                    }
+                }
+            }
+        }
+    }
+
+    fn refused(&mut self, refusal: v1::Refusal) -> Result<End, ClientError> {
+        let v1::Refusal { expected_epoch, expected_sequence: expected, .. } = refusal;
+        warn!(
+            kind = ?refusal.kind(), epoch = refusal.epoch, first = refusal.first, expected_epoch, expected,
+            message = refusal.message, "the server refuses a batch"
+        );
+        match refusal.kind() {
+            RefusalKind::Gap if self.window.holds(expected_epoch, expected) => Ok(End::Again(Duration::ZERO)),
+            RefusalKind::Gap => Err(ClientError::Gap { expected_epoch, expected, message: refusal.message }),
+            RefusalKind::StaleEpoch => Err(ClientError::StaleEpoch(refusal.message)),
+            RefusalKind::Invalid | RefusalKind::Fork if self.window.is_oldest(&refusal) => {
+                self.refusal = Some(refusal);
+                Ok(End::Again(Duration::ZERO))
+            }
+            RefusalKind::Fork => Err(ClientError::Fork(refusal.message)),
+            // Of a batch whose predecessors are not acknowledged, or of a kind that we don't know: the oldest goes first
+            // next time, and what is wrong with it will be said then.
+            RefusalKind::Invalid | RefusalKind::Unspecified => Ok(End::Again(Duration::ZERO)),
+        }
+    }
+
+    async fn report(&self, settled: Settled) {
+        // A caller that is gone ends `run`.
+        let _ = self.reports.send(Ok(settled)).await;
+    }
+}
+
+/// Whether another connection would end in the same way.
+fn is_final(error: &ClientError) -> bool {
+    matches!(
+        error,
+        ClientError::Gap { .. }
+            | ClientError::Fork(_)
+            | ClientError::StaleEpoch(_)
+            | ClientError::Batch(_)
+            | ClientError::Record(_)
+    )
+}
