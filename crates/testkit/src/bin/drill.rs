@@ -20,9 +20,6 @@ enum Drill {
     Crash(crash::Options),
     /// Alters journals at random places; each must be found, and no unaltered one may be called altered
     Tamper(tamper::Options),
-    VerifyDb {
-        dir: std::path::PathBuf,
-    },
 }
 
 fn main() -> ExitCode {
@@ -42,22 +39,5 @@ fn run(drill: Drill) -> Result<Tally> {
     match drill {
         Drill::Crash(options) => crash::run(&options),
         Drill::Tamper(options) => tamper::run(&options),
-        Drill::VerifyDb { dir } => {
-            use sigillo_journal::verify::{VerifyError, verify};
-            match verify(&dir, |_| {}) {
-                Ok(report) => {
-                    println!("{{\"records\":{}}}", report.records);
-                    std::process::exit(0)
-                }
-                Err(VerifyError::Altered(f)) => {
-                    println!("{{\"from\":{},\"to\":{},\"fault\":{:?}}}", f.from, f.to, f.fault.to_string());
-                    std::process::exit(1)
-                }
-                Err(VerifyError::Unreadable(what)) => {
-                    eprintln!("{what}");
-                    std::process::exit(3)
-                }
-            }
-        }
     }
 }

@@ -211,7 +211,6 @@ impl Trials<'_> {
 fn expect_altered(dir: &Path, place: &Place) -> Result<Verdict> {
     let verdict = verify(dir)?;
     ensure!(verdict.code == Some(1), "not called altered: {verdict}; the edit is at {place}");
-    let (from, to) = verdict.place.with_context(|| format!("no place is named: {verdict}"))?;
-    ensure!(place.is_met_by(from, to), "found at {from}..{to}, the edit is at {place}: {verdict}");
+    ensure!(place.is_met_by(&verdict), "found elsewhere than at {place}: {verdict}");
     Ok(verdict)
 }

@@ -31,12 +31,15 @@ const LOG: &str = "write-ahead log";
 /// Tables and the log, where nearly all bytes are, more often than the few others.
 const KINDS: [&str; 8] = [TABLE, LOG, TABLE, "manifest", TABLE, "current", LOG, "head file"];
 
+/// What counts as near a file's begin or end.
+const EDGE_BYTES: usize = 1_024;
+
 /// Picks a file for the flip of this number.
 pub(super) fn pick<'a>(images: &'a Images, number: usize, random: &mut ChaCha12Rng) -> Result<Target<'a>> {
     let kind = KINDS[number % KINDS.len()];
     let image = if kind == LOG { &images.crashed } else { images.any(random) };
     let database = Path::new(FOLDER);
-    let mut place = Place::Anywhere;
+    let mut records = None;
     let file = match kind {
         TABLE => {
             let tables = Database::open_read_only(image)?.live_files()?;
@@ -47,7 +50,7 @@ pub(super) fn pick<'a>(images: &'a Images, number: usize, random: &mut ChaCha12R
                 (table.column_family_name.as_str(), key(&table.start_key), key(&table.end_key))
             {
                 let to = images.entries.iter().find(|entry| entry.from == last).context("no entry has this key")?.to;
-                place = Place::Records { from, to };
+                records = Some((from, to));
             }
             database.join(table.name.trim_start_matches('/'))
         }
@@ -66,18 +69,25 @@ pub(super) fn pick<'a>(images: &'a Images, number: usize, random: &mut ChaCha12R
         "current" => database.join("CURRENT"),
         _ => "head".into(),
     };
-    Ok(Target { kind, image, file, place })
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Target { kind, image, file, place: Place::File { name, records } })
 }
 
 fn holds_log(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "log") && fs::metadata(path).is_ok_and(|file| file.len() > 0)
 }
 
-/// Changes any one byte of a file by any pattern, and says which.
+/// Changes any one byte of a file by any pattern, and says which. Every other time near the file's begin or end, where the
+/// structures are that a byte from anywhere rarely hits.
 pub(super) fn flip(path: &Path, random: &mut ChaCha12Rng) -> Result<usize> {
     let mut bytes = fs::read(path)?;
     ensure!(!bytes.is_empty(), "{} is empty", path.display());
-    let at = random.random_range(0..bytes.len());
+    let edge = bytes.len().min(EDGE_BYTES);
+    let at = match random.random_range(0..4) {
+        0 => random.random_range(0..edge),
+        1 => random.random_range(bytes.len() - edge..bytes.len()),
+        _ => random.random_range(0..bytes.len()),
+    };
     bytes[at] ^= random.random_range(1..=u8::MAX);
     fs::write(path, bytes)?;
     Ok(at)

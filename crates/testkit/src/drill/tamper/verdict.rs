@@ -36,8 +36,8 @@ impl fmt::Display for Verdict {
 
 /// Runs `sigillo verify --db DIR -o json`.
 pub(super) fn verify(dir: &Path) -> Result<Verdict> {
-    let mut child = Command::new(binary("sigillo-drill")?)
-        .args(["verify-db"])
+    let mut child = Command::new(binary("sigillo")?)
+        .args(["verify", "--output", "json", "--db"])
         .arg(dir)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -53,25 +53,35 @@ pub(super) fn verify(dir: &Path) -> Result<Verdict> {
     let said = [output.stdout.as_slice(), &output.stderr].map(String::from_utf8_lossy).join(" ");
     let place = serde_json::from_slice(&output.stdout).ok().and_then(|report: Value| {
         let number = |name| report.get(name).and_then(Value::as_u64);
-        number("from").zip(number("to"))
+        number("first_record").zip(number("end"))
     });
     Ok(Verdict { code: output.status.code(), place, said })
 }
 
 /// Where an edit is, as the drill itself knows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Place {
     /// In or at the records of these sequences, to is exclusive.
     Records { from: u64, to: u64 },
+    /// In this file of the database; of a table of records, which ones. RocksDB looks into several tables at once, so a
+    /// finding that names the file is as good as one that names the records.
+    File { name: String, records: Option<(u64, u64)> },
     /// Beside the records, or in all of them.
     Anywhere,
 }
 
 impl Place {
-    /// True if a finding about `from..to` contains the first edited record or stands right before it.
-    pub(super) fn is_met_by(&self, from: u64, to: u64) -> bool {
-        match *self {
-            Self::Records { from: first, to: end } => (from..=to).contains(&first) || (first..end).contains(&from),
+    /// True if the finding contains the first edited record or stands right before it, or names the edited file.
+    pub(super) fn is_met_by(&self, verdict: &Verdict) -> bool {
+        let Some((from, to)) = verdict.place else { return false };
+        let meets = |first: u64, end: u64| (from..=to).contains(&first) || (first..end).contains(&from);
+        match self {
+            Self::Records { from, to } => meets(*from, *to),
+            Self::File { name, records } => {
+                // Of a table whose properties are damaged, RocksDB names the manifest that lists it.
+                let named = verdict.said.contains(name) || (name.ends_with(".sst") && verdict.said.contains("MANIFEST"));
+                named || records.is_some_and(|(first, end)| meets(first, end))
+            }
             Self::Anywhere => true,
         }
     }
@@ -80,8 +90,9 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Records { from, to } => write!(f, "{from}..{to}"),
-            Self::Anywhere => f.write_str("no record"),
+            Self::Records { from, to } | Self::File { records: Some((from, to)), .. } => write!(f, "{from}..{to}"),
+            Self::File { name, .. } => write!(f, "in {name}"),
+            Self::Anywhere => f.write_str("beside the records"),
         }
     }
 }
