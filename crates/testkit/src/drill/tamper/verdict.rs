@@ -79,7 +79,8 @@ impl Place {
             Self::Records { from, to } => meets(*from, *to),
             Self::File { name, records } => {
                 // Of a table whose properties are damaged, RocksDB names the manifest that lists it.
-                let named = verdict.said.contains(name) || (name.ends_with(".sst") && verdict.said.contains("MANIFEST"));
+                let named =
+                    verdict.said.contains(name) || (name.ends_with(".sst") && verdict.said.contains("MANIFEST"));
                 named || records.is_some_and(|(first, end)| meets(first, end))
             }
             Self::Anywhere => true,
