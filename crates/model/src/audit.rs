@@ -102,7 +102,7 @@ pub enum Fault {
     },
     /// A head that somebody noted earlier is not met.
     #[error(
-        "a head noted earlier has {size} records and chain value {chain}: {}",
+        "a head noted earlier, in the head file or by a person, has {size} records and chain value {chain}: {}",
         .found.map_or("the walk has no such place".to_owned(), |found| format!("the records now give {found}"))
     )]
     Noted {
