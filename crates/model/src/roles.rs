@@ -61,14 +61,25 @@ impl Action {
 
 /// The table.
 pub const fn allows(role: Role, action: Action) -> bool {
-    match (role, action) {
-        // The head holds hashes only, and senders will compare it with the one they remember.
-        (_, Action::Head) | (Role::Source, Action::Append) => true,
-        (Role::Investigator | Role::Auditor, Action::Search | Action::Tail) | (Role::Auditor, Action::Walk) => true,
-        // Who sends can't read, and who reads can't send: neither can cover what the other does.
-        (Role::Source, Action::Search | Action::Tail | Action::Walk) => false,
-        (Role::Operator, Action::Append | Action::Search | Action::Tail | Action::Walk) => false,
-        (Role::Investigator, Action::Append | Action::Walk) | (Role::Auditor, Action::Append) => false,
+    // Who sends can't read, and who reads can't send: neither can cover what the other does. Everybody may know the head: it
+    // holds hashes only, and senders will compare it with the one they remember.
+    match role {
+        Role::Source => match action {
+            Action::Append | Action::Head => true,
+            Action::Search | Action::Tail | Action::Walk => false,
+        },
+        Role::Operator => match action {
+            Action::Head => true,
+            Action::Append | Action::Search | Action::Tail | Action::Walk => false,
+        },
+        Role::Investigator => match action {
+            Action::Head | Action::Search | Action::Tail => true,
+            Action::Append | Action::Walk => false,
+        },
+        Role::Auditor => match action {
+            Action::Head | Action::Search | Action::Tail | Action::Walk => true,
+            Action::Append => false,
+        },
     }
 }
 
