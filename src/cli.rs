@@ -1,3 +1,7 @@
-//! Skeleton.
+//! `sigillo`: the people's command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sigillo_cli::run()
+}

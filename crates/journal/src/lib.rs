@@ -1,1 +1,27 @@
 //! The journal: the only crate that knows RocksDB.
+//!
+//! Batches go in through [`Journal::submit`] and come back as receipts once they are durable. A single writer thread gives
+//! sequences, links the chain and commits whole frames in one synced write each. [`Reader`]s see nothing past the durable
+//! head and never touch the writer.
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+mod apply;
+#[cfg(test)]
+mod conformance;
+mod error;
+mod head_file;
+mod layout;
+mod options;
+mod read;
+mod store;
+mod submit;
+pub mod verify;
+mod writer;
+
+pub use apply::{Receipt, Refusal};
+pub use error::{OpenError, ReadError, SubmitError};
+pub use options::Options;
+pub use read::{Direction, Entries, Reader, StoredEntry};
+pub use store::{StoreError, StoreErrorKind};
+pub use submit::{Head, Journal, Opened, Pending, Submission, TenantRun};

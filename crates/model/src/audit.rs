@@ -100,6 +100,19 @@ pub enum Fault {
         /// By the walk.
         chain: ChainHash,
     },
+    /// A head that somebody noted earlier is not met.
+    #[error(
+        "a head noted earlier, in the head file or by a person, has {size} records and chain value {chain}: {}",
+        .found.map_or("the walk has no such place".to_owned(), |found| format!("the records now give {found}"))
+    )]
+    Noted {
+        /// By the head noted.
+        size: u64,
+        /// By the head noted.
+        chain: ChainHash,
+        /// By the walk, if it has come to just so many records.
+        found: Option<ChainHash>,
+    },
     /// Something derived from the records, kept beside them, is not what the records give.
     #[error("{0}")]
     Derived(String),
@@ -120,18 +133,29 @@ pub struct Walker {
     state: JournalState,
     whole: bool,
     inflater: Inflater,
+    /// Heads noted earlier that the walk has still to meet: size and chain value.
+    noted: Vec<(u64, ChainHash)>,
 }
 
 impl Walker {
     /// Walks from the first record. `state` is [`JournalState::genesis`], or where an earlier whole walk ended.
     pub fn whole(state: JournalState) -> Self {
-        Self { state, whole: true, inflater: Inflater::default() }
+        Self { state, whole: true, inflater: Inflater::default(), noted: Vec::new() }
     }
 
     /// Walks a part of a journal, of which `state` need hold only size, chain value and time: a source's or tenant's numbers
     /// are believed where they are first met.
     pub fn part(state: JournalState) -> Self {
-        Self { state, whole: false, inflater: Inflater::default() }
+        Self { state, whole: false, inflater: Inflater::default(), noted: Vec::new() }
+    }
+
+    /// Demands that the walk meets a head that somebody noted earlier: after `size` records, `chain`.
+    #[must_use]
+    pub fn meeting(mut self, size: u64, chain: ChainHash) -> Self {
+        if (size, chain) != (self.state.size, self.state.chain) {
+            self.noted.push((size, chain));
+        }
+        self
     }
 
     /// Where the walk stands.
@@ -147,17 +171,38 @@ impl Walker {
         if entry.seq.get() != from {
             return Err(at(from)(Fault::Sequence { expected: from, found: entry.seq.get() }));
         }
-        self.check(&entry).map_err(at(entry.end()))
+        let walked = self.check(&entry).map_err(at(entry.end()))?;
+        self.meet(from)?;
+        Ok(walked)
     }
 
-    /// Checks that the walk has come to what the head says.
+    /// Checks that the walk has come to what the head says, and has met every head noted earlier.
     pub fn check_head(&self, size: u64, chain: ChainHash) -> Result<(), Finding> {
         let state = &self.state;
         if (state.size, state.chain) == (size, chain) {
-            return Ok(());
+            return match self.noted.first() {
+                Some((size, chain)) => {
+                    let fault = Fault::Noted { size: *size, chain: *chain, found: None };
+                    Err(Finding { from: state.size.min(*size), to: state.size.max(*size), fault })
+                }
+                None => Ok(()),
+            };
         }
         let fault = Fault::Head { head_size: size, head: chain, size: state.size, chain: state.chain };
         Err(Finding { from: state.size.min(size), to: state.size.max(size), fault })
+    }
+
+    /// Compares with the heads noted within the entry that was just stepped over. A head stands at the end of an entry always.
+    fn meet(&mut self, from: u64) -> Result<(), Finding> {
+        let (now, chain) = (self.state.size, self.state.chain);
+        let passed = |size: u64| from < size && size <= now;
+        let missed = self.noted.iter().find(|(size, noted)| passed(*size) && (*size, *noted) != (now, chain));
+        if let Some((size, noted)) = missed {
+            let found = (*size == now).then_some(chain);
+            return Err(Finding { from: 0, to: *size, fault: Fault::Noted { size: *size, chain: *noted, found } });
+        }
+        self.noted.retain(|(size, _)| !passed(*size));
+        Ok(())
     }
 
     fn check(&mut self, entry: &Entry<'_>) -> Result<Walked, Fault> {

@@ -8,6 +8,8 @@
 //! for each part j: bytes of part j, for each record that has it
 //! ```
 
+use std::ops::Range;
+
 use zstd::zstd_safe;
 
 use crate::{
@@ -128,6 +130,24 @@ impl<'a> Block<'a> {
             Part::Personal => personal,
             Part::Content => content,
         }
+    }
+
+    /// Where in [`Block::region`] each record's own bytes lie: the record's place in the block, and the range. In order;
+    /// records without this part are left out.
+    pub fn spans(&self, part: Part) -> impl Iterator<Item = (usize, Range<usize>)> + use<'a> {
+        let [core, personal, content] = self.lengths;
+        let lengths = match part {
+            Part::Core => core,
+            Part::Personal => personal,
+            Part::Content => content,
+        };
+        let having = self.bitmaps.iter().enumerate().filter(move |(_, bits)| *bits >> part.number() & 1 == 1);
+        let mut at = 0;
+        having.zip(lengths.chunks_exact(4)).map(move |((index, _), length)| {
+            let start = at;
+            at += read_u32(length) as usize;
+            (index, start..at)
+        })
     }
 }
 
@@ -313,6 +333,23 @@ mod tests {
             let block = build(&records);
             let read: Vec<Record> = Block::parse(&block).unwrap().records().map(Record::from).collect();
             prop_assert_eq!(read, records);
+        }
+
+        #[test]
+        fn spans_lead_from_a_region_to_its_records(records in records()) {
+            let block = build(&records);
+            let block = Block::parse(&block).unwrap();
+            for part in Part::ALL {
+                let mut left: Vec<Option<&[u8]>> = records.iter().map(|record| record.as_ref().part(part)).collect();
+                let mut at = 0;
+                for (index, span) in block.spans(part) {
+                    prop_assert_eq!(span.start, at);
+                    at = span.end;
+                    prop_assert_eq!(left[index].take(), Some(&block.region(part)[span]));
+                }
+                prop_assert_eq!(at, block.region(part).len());
+                prop_assert!(left.iter().all(Option::is_none));
+            }
         }
 
         #[test]

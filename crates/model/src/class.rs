@@ -26,8 +26,7 @@ pub const FIRST_CONFIGURED: u16 = 256;
 
 impl Class {
     /// All of them, by number.
-    pub const ALL: [Self; 6] =
-        [Self::Journal, Self::Backup, Self::Management, Self::Service, Self::Panel, Self::Admin];
+    pub const ALL: [Self; 6] = [Self::Journal, Self::Backup, Self::Management, Self::Service, Self::Panel, Self::Admin];
 
     /// The number in the envelope.
     pub const fn id(self) -> ClassId {

@@ -243,9 +243,9 @@ fn read_runs(cursor: &mut Cursor<'_>, count: u32, tenants: &[(TenantId, Count)])
             flags: Flags::from_bits(cursor.u8()?).ok_or(EntryError::NotCanonical("flags"))?,
             records: cursor.u32()?,
         };
-        let joins = runs.last().is_some_and(|last| {
-            (last.tenant, last.retention, last.flags) == (run.tenant, run.retention, run.flags)
-        });
+        let joins = runs
+            .last()
+            .is_some_and(|last| (last.tenant, last.retention, last.flags) == (run.tenant, run.retention, run.flags));
         if joins || run.records == 0 || run.tenant > tenants_seen {
             return Err(EntryError::NotCanonical("run"));
         }
@@ -325,7 +325,9 @@ mod tests {
             batch_hash: BatchHash::new([1; 32]),
             chain_hash: ChainHash::new([2; 32]),
             secret: BatchSecret::new([3; 32]),
-            tenants: (0..tenants).map(|i| (TenantId::from_name(&i.to_string()), Count::new(u64::from(i) * 10))).collect(),
+            tenants: (0..tenants)
+                .map(|i| (TenantId::from_name(&i.to_string()), Count::new(u64::from(i) * 10)))
+                .collect(),
             runs,
             block_bytes: 100,
             compressed: b"not really compressed",

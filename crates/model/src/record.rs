@@ -73,11 +73,7 @@ pub struct Record {
 impl Record {
     /// The same record, borrowed.
     pub fn as_ref(&self) -> RecordRef<'_> {
-        RecordRef {
-            core: self.core.as_deref(),
-            personal: self.personal.as_deref(),
-            content: self.content.as_deref(),
-        }
+        RecordRef { core: self.core.as_deref(), personal: self.personal.as_deref(), content: self.content.as_deref() }
     }
 }
 

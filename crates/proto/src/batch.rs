@@ -22,9 +22,7 @@ impl TryFrom<v1::Batch> for Batch {
     type Error = FieldError;
 
     fn try_from(message: v1::Batch) -> Result<Self, FieldError> {
-        let hash = |field, bytes: &[u8]| {
-            BatchHash::from_slice(bytes).ok_or(FieldError { field, expected: "32 bytes" })
-        };
+        let hash = |field, bytes: &[u8]| BatchHash::from_slice(bytes).ok_or(FieldError { field, expected: "32 bytes" });
         Ok(Self {
             epoch: Epoch::new(message.epoch),
             first: SourceSeq::new(message.first),

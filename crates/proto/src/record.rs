@@ -88,7 +88,8 @@ impl Fields {
         }
         if let Some(personal) = &self.personal {
             let actors = personal.actor.iter().chain(&personal.impersonator);
-            actors.flat_map(|a| [("actor.id", &a.id), ("actor.name", &a.name)])
+            actors
+                .flat_map(|a| [("actor.id", &a.id), ("actor.name", &a.name)])
                 .chain([
                     ("client_address", &personal.client_address),
                     ("session", &personal.session),

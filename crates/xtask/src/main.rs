@@ -1,3 +1,91 @@
 //! Development commands of Sigillo: `cargo xtask demo|test|bench|drill`.
+//!
+//! Each installs what the machine lacks, builds the whole workspace once in the release profile, and runs the real
+//! binaries. This program itself links nothing of Sigillo, so that it is there within seconds.
 
-fn main() {}
+#![allow(clippy::cast_precision_loss, reason = "figures for people, of numbers far below 2^52")]
+
+mod build;
+mod demo;
+mod system;
+
+use std::{
+    ffi::OsString,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Result, ensure};
+use clap::{Parser, Subcommand};
+
+use crate::{build::Workspace, system::Needs};
+
+/// Development commands of Sigillo.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Ship this machine's real logs into a journal, find them, verify them.
+    Demo {
+        /// Leave the server running afterwards, and say how to use it.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Check formatting and lints where those tools are installed, then run all tests.
+    Test {
+        /// Run only the tests whose name contains this, without the checks.
+        filter: Option<String>,
+    },
+    /// Measure speed: ingest, ingest-small, verify, scan; all of them by default.
+    Bench {
+        /// Passed on; `cargo xtask bench --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Break things on purpose: crash, tamper. `--seed N` repeats a run, `--trials N` sets its length.
+    Drill {
+        /// Passed on; `cargo xtask drill --help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Demo { keep } => {
+            system::provide(Needs::Build)?;
+            let workspace = Workspace::locate()?;
+            workspace.build()?;
+            demo::run(&workspace, keep)
+        }
+        Task::Test { filter } => {
+            system::provide(Needs::Build)?;
+            Workspace::locate()?.test(filter.as_deref())
+        }
+        Task::Bench { arguments } => run_tool("sigillo-bench", Needs::Build, &arguments),
+        Task::Drill { arguments } => run_tool("sigillo-drill", Needs::Drill, &arguments),
+    }
+}
+
+fn run_tool(name: &str, needs: Needs, arguments: &[OsString]) -> Result<()> {
+    system::provide(needs)?;
+    let workspace = Workspace::locate()?;
+    workspace.build()?;
+    let status = Command::new(workspace.binary(name)).args(arguments).status()?;
+    ensure!(status.success(), "{name} ended with {status}");
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! One file per command. Each has its arguments and a function `run`.
+
+pub(crate) mod append;
+pub(crate) mod completion;
+pub(crate) mod head;
+pub(crate) mod man;
+pub(crate) mod query;
+pub(crate) mod tail;
+pub(crate) mod verify;

@@ -1,0 +1,61 @@
+//! `sigillo tail`: follows what reaches the journal.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use sigillo_proto::v1::{self, search_response::Message};
+
+use crate::{
+    failure::Failure,
+    filter::FilterArgs,
+    global::GlobalArgs,
+    output::{Sink, Style},
+};
+
+/// Follow what reaches the journal, until interrupted
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Records appear once they are durable, in the order of the journal.
+
+Examples:
+  sigillo tail
+  sigillo tail --class admin --severity warn
+  sigillo tail -n 50 --host web-1 'Failed password'
+  sigillo tail -o json --action login | jq -r .actor.id")]
+pub(crate) struct TailArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// First show so many of the newest records that match
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
+    lines: u32,
+    /// Follow; what this command does in any case
+    #[arg(short, long)]
+    follow: bool,
+    /// All fields of each record, not only its line
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+pub(crate) async fn run(args: TailArgs, global: &GlobalArgs) -> Result<ExitCode, Failure> {
+    let style = Style::new(global, args.verbose);
+    let (filter, reason) = args.filter.into_parts();
+    let request = v1::TailRequest { filter: Some(filter), reason, lines: args.lines };
+    let mut responses = global.connect().await?.tail(request).await?;
+    let mut sink = Sink::plain(true);
+    loop {
+        let response = tokio::select! {
+            response = responses.next() => response?,
+            interrupt = tokio::signal::ctrl_c() => {
+                interrupt?;
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
+        match response.map(|response| response.message) {
+            Some(Some(Message::Record(record))) => sink.write(&style.record(&record)?)?,
+            Some(Some(Message::Progress(_)) | None) => {}
+            Some(Some(Message::Done(_))) | None => {
+                return Err(Failure::Unreadable("the server has ended the stream: call again to go on".into()));
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! `sigillo verify`: recomputes every commitment and every link of the journal.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use sigillo_journal::verify::{VerifyError, verify_meeting};
+use sigillo_model::{
+    audit::{Finding, Walker},
+    ids::{ChainHash, Origin},
+    state::JournalState,
+};
+use sigillo_proto::v1::{self, walk_response::Message};
+
+use super::head::chain_hash;
+use crate::{
+    failure::{EXIT_ALTERED, Failure},
+    global::GlobalArgs,
+    output::{Format, Sink, escape::escape, json_line},
+};
+
+/// Verify the journal: recompute every commitment and every link
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Every record is read, its commitment computed anew, and linked to the one before; in the end the chain value must be that of
+the head. Over the wire nothing the server says is believed but the records themselves. That the head is the one that others
+have seen, you show with a head that you noted earlier (sigillo head): --expect-size and --expect-chain.
+
+Exit codes:
+  0  intact
+  1  altered; the first record that does not fit is named
+  3  the journal can't be read to its end, which says nothing about it
+  4  the server refused
+
+Examples:
+  sigillo verify
+  sigillo verify --expect-size 48210 --expect-chain 5c3f…
+  sigillo verify --db /var/lib/sigillo        (the server must be stopped)
+  sigillo verify -o json")]
+pub(crate) struct VerifyArgs {
+    /// A local data folder instead of a server; the server that uses it must be stopped
+    #[arg(long, value_name = "DIR")]
+    db: Option<PathBuf>,
+    /// A size that the journal had earlier, as somebody noted it
+    #[arg(long, value_name = "COUNT", requires = "expect_chain")]
+    expect_size: Option<u64>,
+    /// The chain value that it had then, 64 hexadecimal digits
+    #[arg(long, value_name = "HEX", requires = "expect_size", value_parser = ChainHash::from_hex)]
+    expect_chain: Option<ChainHash>,
+    /// Why you read: a case, a ticket, a sentence. Kept in the journal, as is every read
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+}
+
+/// An intact journal.
+struct Intact {
+    origin: Origin,
+    records: u64,
+    bytes: u64,
+    chain: ChainHash,
+}
+
+/// Why there is no verdict "intact".
+enum Stopped {
+    Altered(Finding),
+    Failed(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for Stopped {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+pub(crate) async fn run(args: VerifyArgs, global: &GlobalArgs) -> Result<ExitCode, Failure> {
+    let noted = args.expect_size.zip(args.expect_chain);
+    let started = Instant::now();
+    let bar = bar();
+    let result = match &args.db {
+        Some(dir) => tokio::task::block_in_place(|| local(dir, noted, &bar)),
+        None => remote(global, args.reason, noted, &bar).await,
+    };
+    bar.finish_and_clear();
+    let (code, answer) = match result {
+        Ok(intact) => (ExitCode::SUCCESS, tell_intact(&intact, started.elapsed(), global.output)),
+        Err(Stopped::Altered(finding)) => (ExitCode::from(EXIT_ALTERED), tell_altered(&finding, global.output)),
+        Err(Stopped::Failed(failure)) => return Err(failure),
+    };
+    let mut sink = Sink::plain(false);
+    // The verdict is in the exit code too: who does not listen to the words still gets it.
+    match sink.write(&answer).and_then(|()| sink.finish()) {
+        Err(failure) if failure.exit_code().is_some() => Err(failure),
+        _ => Ok(code),
+    }
+}
+
+fn local(dir: &Path, noted: Option<(u64, ChainHash)>, bar: &ProgressBar) -> Result<Intact, Stopped> {
+    let progress = |progress: sigillo_journal::verify::Progress| {
+        bar.set_length(progress.total);
+        bar.set_position(progress.records);
+    };
+    match verify_meeting(dir, noted, progress) {
+        Ok(report) => Ok(Intact {
+            origin: report.origin,
+            records: report.records,
+            bytes: report.raw_bytes,
+            chain: report.head.chain,
+        }),
+        Err(VerifyError::Altered(finding)) => Err(Stopped::Altered(finding)),
+        Err(VerifyError::Unreadable(what)) => Err(Stopped::Failed(Failure::Unreadable(what))),
+    }
+}
+
+async fn remote(
+    global: &GlobalArgs,
+    reason: String,
+    noted: Option<(u64, ChainHash)>,
+    bar: &ProgressBar,
+) -> Result<Intact, Stopped> {
+    let connection = global.connect().await?;
+    let first = connection.head().await?;
+    let mut responses = connection.walk(v1::WalkRequest { from: 0, to: 0, reason }).await?;
+    let Some(Message::Start(start)) = responses.next().await?.and_then(|response| response.message) else {
+        return Err(unreadable("the server did not begin its walk with a start"));
+    };
+    let head = start.head.unwrap_or_default();
+    let (size, chain) = (head.size, chain_hash(&head)?);
+    if start.from != 0 || head.origin != first.origin {
+        return Err(unreadable("the server walks another journal, or not from its first record"));
+    }
+    let origin = Origin::new(head.origin).map_err(|error| unreadable(&error.to_string()))?;
+    // The head that the server gave a moment ago must be met on the way, as must the one that somebody noted.
+    let mut walker = Walker::whole(JournalState::genesis(origin.clone())).meeting(first.size, chain_hash(&first)?);
+    if let Some((size, chain)) = noted {
+        walker = walker.meeting(size, chain);
+    }
+    bar.set_length(size);
+    let mut bytes = 0;
+    while let Some(response) = responses.next().await? {
+        match response.message {
+            Some(Message::Entry(entry)) => {
+                let step = tokio::task::block_in_place(|| walker.step(&entry));
+                bytes += step.map_err(Stopped::Altered)?.raw_bytes;
+                bar.set_position(walker.state().size);
+            }
+            Some(Message::End(_)) => {
+                walker.check_head(size, chain).map_err(Stopped::Altered)?;
+                return Ok(Intact { origin, records: size, bytes, chain });
+            }
+            Some(Message::Start(_)) | None => return Err(unreadable("the server's walk has a part that is not known")),
+        }
+    }
+    let at = walker.state().size;
+    Err(unreadable(&format!("the server's walk was cut off after {at} of {size} records, which were in order")))
+}
+
+fn unreadable(what: &str) -> Stopped {
+    Stopped::Failed(Failure::Unreadable(what.to_owned()))
+}
+
+/// On standard error, and only if that is a terminal.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    let template = "{bar:30} {human_pos} of {human_len} records, {per_sec}, {eta} left";
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn tell_intact(intact: &Intact, took: Duration, format: Format) -> Vec<u8> {
+    let Intact { origin, records, bytes, chain } = intact;
+    let seconds = took.as_secs_f64();
+    match format {
+        Format::Json => json_line(&json!({
+            "verdict": "intact",
+            "origin": origin.as_str(),
+            "records": records,
+            "bytes": bytes,
+            "seconds": (seconds * 1_000.0).round() / 1_000.0,
+            "chain_hash": chain.to_string(),
+        })),
+        Format::Text => {
+            let origin = escape(origin.as_str());
+            format!("intact: {records} records, {bytes} bytes, {seconds:.2} s\norigin  {origin}\nchain   {chain}\n")
+                .into_bytes()
+        }
+    }
+}
+
+fn tell_altered(finding: &Finding, format: Format) -> Vec<u8> {
+    match format {
+        Format::Json => json_line(&json!({
+            "verdict": "altered",
+            "first_record": finding.from,
+            "end": finding.to,
+            "fault": finding.fault.to_string(),
+        })),
+        Format::Text => format!("altered: {}\n", escape(finding.to_string())).into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sigillo_model::audit::Fault;
+
+    use super::*;
+
+    fn text(bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn verdicts_are_told() {
+        let intact = Intact {
+            origin: Origin::new("log.example/1").unwrap(),
+            records: 12,
+            bytes: 3_400,
+            chain: ChainHash::new([0xab; 32]),
+        };
+        let took = Duration::from_millis(1_500);
+        let chain = "ab".repeat(32);
+        assert_eq!(
+            text(tell_intact(&intact, took, Format::Text)),
+            format!("intact: 12 records, 3400 bytes, 1.50 s\norigin  log.example/1\nchain   {chain}\n")
+        );
+        assert_eq!(
+            text(tell_intact(&intact, took, Format::Json)),
+            format!(
+                "{{\"verdict\":\"intact\",\"origin\":\"log.example/1\",\"records\":12,\"bytes\":3400,\"seconds\":1.5,\
+                 \"chain_hash\":\"{chain}\"}}\n"
+            )
+        );
+        let finding = Finding { from: 5, to: 10, fault: Fault::ChainHash };
+        let told = text(tell_altered(&finding, Format::Text));
+        assert!(told.starts_with("altered: records 5 to 9: the records or their envelopes"), "{told}");
+        let told = text(tell_altered(&finding, Format::Json));
+        assert!(told.starts_with("{\"verdict\":\"altered\",\"first_record\":5,\"end\":10,"), "{told}");
+    }
+}

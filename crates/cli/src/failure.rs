@@ -1,0 +1,43 @@
+//! Why a command did not succeed, and the exit code that says so to scripts.
+
+use std::io;
+
+use sigillo_client::ClientError;
+
+/// Exit codes, as `sigillo --help` lists them.
+pub(crate) const EXIT_ALTERED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+const EXIT_UNREADABLE: u8 = 3;
+const EXIT_REFUSED: u8 = 4;
+
+/// Why a command did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The command line or the configuration makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// What is needed can't be read, or its end did not come.
+    #[error("{0}")]
+    Unreadable(String),
+    /// The server will never take what it was sent.
+    #[error("the server refuses: {0}")]
+    Refused(String),
+    /// From the connection.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// From standard input or output, or a file.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Failure {
+    /// The code to end with; `None` when whoever read our output has gone, which is no failure (`sigillo query | head`).
+    pub(crate) fn exit_code(&self) -> Option<u8> {
+        match self {
+            Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
+            Self::Refused(_) | Self::Client(ClientError::Refused { .. }) => Some(EXIT_REFUSED),
+            Self::Usage(_) | Self::Client(ClientError::Url { .. } | ClientError::File { .. }) => Some(EXIT_USAGE),
+            Self::Unreadable(_) | Self::Client(_) | Self::Io(_) => Some(EXIT_UNREADABLE),
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Reading what is durable: entries, streamed in either direction.
+
+use std::{ops::Range, sync::Arc};
+
+use sigillo_model::{
+    audit::{Fault, Finding},
+    chain,
+    entry::Entry,
+    ids::{ChainHash, Origin, ReceiptTime, SourceId},
+};
+use tokio::sync::watch;
+
+use crate::{
+    error::ReadError,
+    layout::{self, Table},
+    store::{Pair, Store, StoreError, StoreErrorKind},
+    submit::Head,
+};
+
+/// Bytes of entries that are read at once.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// Which way to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the oldest to the newest.
+    Forward,
+    /// From the newest to the oldest.
+    Backward,
+}
+
+/// Reads what is durable. Its methods block. Clones read the same journal.
+#[derive(Clone)]
+pub struct Reader {
+    origin: Origin,
+    store: Arc<dyn Store>,
+    head: watch::Receiver<Head>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(origin: Origin, store: Arc<dyn Store>, head: watch::Receiver<Head>) -> Self {
+        Self { origin, store, head }
+    }
+
+    /// The journal's name.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Where the journal stands, durably.
+    pub fn head(&self) -> Head {
+        *self.head.borrow()
+    }
+
+    /// The entries that hold sequences of `range`: whole entries, even where the range cuts one, and none past the durable
+    /// head of now.
+    pub fn entries(&self, range: Range<u64>, direction: Direction) -> Entries {
+        let end = range.end.min(self.head().size);
+        Entries::new(&self.store, range.start..end, direction)
+    }
+
+    /// The first sequence with a receipt time at or after `time`; the head's size if there is none.
+    pub fn first_received_since(&self, time: ReceiptTime) -> Result<u64, ReadError> {
+        let mut range = 0..self.head().size;
+        while range.start < range.end {
+            let middle = range.start + (range.end - range.start) / 2;
+            let Some(stored) = containing(self.store.as_ref(), middle)? else { break };
+            let entry = stored.entry()?;
+            // One receipt time holds for all records of an entry.
+            if entry.receipt_time < time {
+                range.start = entry.end();
+            } else {
+                range.end = entry.seq.get();
+            }
+        }
+        Ok(range.start)
+    }
+
+    /// The entries of one source, newest first.
+    pub fn source_entries_newest_first(
+        &self,
+        source: SourceId,
+    ) -> impl Iterator<Item = Result<StoredEntry, ReadError>> + use<> {
+        let mut last = [0xff; 32];
+        let (id, _) = last.split_at_mut(16);
+        id.copy_from_slice(source.as_bytes());
+        let store = self.store.clone();
+        let size = self.head().size;
+        Pairs::new(self.store.clone(), Table::Batches, last.to_vec(), Direction::Backward)
+            .take_while(move |pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(source.as_bytes())))
+            .filter_map(move |pair| {
+                let entry = pair.map_err(ReadError::from).and_then(|(_, value)| {
+                    let seq =
+                        layout::read_u64(&value).ok_or_else(|| derived(0, "the memory of a batch is no sequence"))?;
+                    if seq >= size {
+                        return Ok(None);
+                    }
+                    let bytes = store.get(Table::Tail, &layout::tail_key(seq))?;
+                    let missing = || derived(seq, "an entry is missing that the memory of batches names");
+                    bytes.ok_or_else(missing).map(|bytes| Some(StoredEntry::new(bytes.into())))
+                });
+                entry.transpose()
+            })
+    }
+}
+
+/// A stored entry, with the bytes as they were written.
+#[derive(Debug, Clone)]
+pub struct StoredEntry {
+    bytes: Box<[u8]>,
+}
+
+impl StoredEntry {
+    pub(crate) fn new(bytes: Box<[u8]>) -> Self {
+        Self { bytes }
+    }
+
+    /// As stored; what a verifier is fed.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Its fields.
+    pub fn entry(&self) -> Result<Entry<'_>, ReadError> {
+        Entry::decode(&self.bytes)
+            .map_err(|error| ReadError::Altered(Finding { from: 0, to: 0, fault: Fault::Entry(error) }))
+    }
+}
+
+/// Entries of a range, in order.
+pub struct Entries {
+    pairs: Pairs,
+    range: Range<u64>,
+    direction: Direction,
+}
+
+impl std::fmt::Debug for Entries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entries")
+            .field("range", &self.range)
+            .field("direction", &self.direction)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Entries {
+    pub(crate) fn new(store: &Arc<dyn Store>, range: Range<u64>, direction: Direction) -> Self {
+        let from = match direction {
+            Direction::Forward => {
+                // The entry that holds the start may begin before it. If it can't be read, reading from the start says so.
+                let holder = containing(store.as_ref(), range.start).ok().flatten();
+                let first = holder.and_then(|stored| stored.entry().ok().map(|entry| entry.seq.get()));
+                first.unwrap_or(range.start)
+            }
+            Direction::Backward => range.end.saturating_sub(1),
+        };
+        let pairs = Pairs::new(store.clone(), Table::Tail, layout::tail_key(from).to_vec(), direction);
+        Self { pairs, range, direction }
+    }
+
+    fn check(&self, key: &[u8], value: Box<[u8]>) -> Result<Option<StoredEntry>, ReadError> {
+        let seq = layout::read_u64(key).ok_or_else(|| derived(0, "a key of the tail is not a sequence"))?;
+        let stored = StoredEntry::new(value);
+        let entry = Entry::decode(stored.bytes())
+            .map_err(|error| ReadError::Altered(Finding { from: seq, to: seq, fault: Fault::Entry(error) }))?;
+        if entry.seq.get() != seq {
+            let fault = Fault::Sequence { expected: seq, found: entry.seq.get() };
+            return Err(ReadError::Altered(Finding { from: seq, to: seq, fault }));
+        }
+        let within = seq < self.range.end && entry.end() > self.range.start;
+        Ok(within.then_some(stored))
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<StoredEntry, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.range.is_empty() {
+            return None;
+        }
+        let item = match self.pairs.next()? {
+            Ok((key, value)) => self.check(&key, value).transpose(),
+            Err(error) => Some(Err(error.into())),
+        };
+        if !matches!(item, Some(Ok(_))) {
+            // Past the range, or nothing after this can be trusted.
+            self.range = 0..0;
+        }
+        item
+    }
+}
+
+/// All pairs of a table from a key on, read in chunks, so that nothing in the database is pinned meanwhile.
+pub(crate) struct Pairs {
+    store: Arc<dyn Store>,
+    table: Table,
+    direction: Direction,
+    /// Where the next chunk begins; `None` at the end.
+    from: Option<Vec<u8>>,
+    chunk: std::vec::IntoIter<Pair>,
+}
+
+impl Pairs {
+    pub(crate) fn new(store: Arc<dyn Store>, table: Table, from: Vec<u8>, direction: Direction) -> Self {
+        Self { store, table, direction, from: Some(from), chunk: Vec::new().into_iter() }
+    }
+
+    fn fill(&mut self) -> Result<(), StoreError> {
+        let Some(from) = self.from.take() else { return Ok(()) };
+        let chunk = self.store.scan(self.table, &from, self.direction, CHUNK_BYTES)?;
+        self.from = chunk.last().and_then(|(last, _)| beyond(last, self.direction));
+        self.chunk = chunk.into_iter();
+        Ok(())
+    }
+}
+
+impl Iterator for Pairs {
+    type Item = Result<Pair, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.chunk.len() == 0
+            && let Err(error) = self.fill()
+        {
+            return Some(Err(error));
+        }
+        self.chunk.next().map(Ok)
+    }
+}
+
+/// The next possible key in a direction, of the same length or longer.
+fn beyond(key: &[u8], direction: Direction) -> Option<Vec<u8>> {
+    let mut next = key.to_vec();
+    match direction {
+        Direction::Forward => next.push(0),
+        Direction::Backward => {
+            // All keys of a table have one length: the key before is the number before.
+            let at = next.iter().rposition(|byte| *byte != 0)?;
+            for (place, byte) in next.iter_mut().enumerate().skip(at) {
+                *byte = if place == at { byte.wrapping_sub(1) } else { 0xff };
+            }
+        }
+    }
+    Some(next)
+}
+
+/// All pairs of a table in order.
+pub(crate) fn pairs(store: &Arc<dyn Store>, table: Table) -> Pairs {
+    Pairs::new(store.clone(), table, Vec::new(), Direction::Forward)
+}
+
+/// The durable head.
+pub(crate) fn head(store: &Arc<dyn Store>) -> Result<Head, StoreError> {
+    let damaged = || StoreError { kind: StoreErrorKind::Damaged, message: "the stored head can't be read".to_owned() };
+    let value = store.get(Table::Meta, layout::HEAD_KEY)?.ok_or_else(damaged)?;
+    layout::decode_head(&value).ok_or_else(damaged)
+}
+
+/// Chain value before sequence `size`, if an entry ends there.
+pub(crate) fn chain_at(store: &Arc<dyn Store>, origin: &Origin, size: u64) -> Result<Option<ChainHash>, ReadError> {
+    let Some(last) = size.checked_sub(1) else { return Ok(Some(chain::genesis(origin))) };
+    let Some(stored) = containing(store.as_ref(), last)? else { return Ok(None) };
+    let entry = stored.entry()?;
+    Ok((entry.end() == size).then_some(entry.chain_hash))
+}
+
+/// The entry that holds a sequence.
+fn containing(store: &dyn Store, seq: u64) -> Result<Option<StoredEntry>, ReadError> {
+    let found = store.scan(Table::Tail, &layout::tail_key(seq), Direction::Backward, 1)?;
+    let Some((_, value)) = found.into_iter().next() else { return Ok(None) };
+    let stored = StoredEntry::new(value);
+    let holds = stored.entry()?.end() > seq;
+    Ok(holds.then_some(stored))
+}
+
+fn derived(seq: u64, what: &str) -> ReadError {
+    ReadError::Altered(Finding { from: seq, to: seq, fault: Fault::Derived(what.to_owned()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_step_both_ways() {
+        assert_eq!(beyond(&[1, 0], Direction::Backward), Some(vec![0, 0xff]));
+        assert_eq!(beyond(&[0, 1], Direction::Backward), Some(vec![0, 0]));
+        assert_eq!(beyond(&[0, 0], Direction::Backward), None);
+        assert_eq!(beyond(&[1, 2], Direction::Forward), Some(vec![1, 2, 0]));
+    }
+}

@@ -1,0 +1,286 @@
+//! What the journal asks of a database, and RocksDB behind it.
+//!
+//! The trait is the seam at which tests inject faults; `conformance.rs` holds what every store must keep.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+};
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, InfoLogger, IteratorMode,
+    LogLevel, WriteBatch, WriteOptions,
+};
+
+use crate::{layout::Table, read::Direction};
+
+/// The writes of one frame: all or none of them are kept.
+#[derive(Debug, Default)]
+pub(crate) struct WriteSet {
+    pub(crate) puts: Vec<(Table, Vec<u8>, Vec<u8>)>,
+}
+
+/// A key and its value.
+pub(crate) type Pair = (Box<[u8]>, Box<[u8]>);
+
+/// A store failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct StoreError {
+    /// What kind of failure.
+    pub kind: StoreErrorKind,
+    /// In the store's words.
+    pub message: String,
+}
+
+/// What kind of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// What is stored is damaged.
+    Damaged,
+    /// The disk is full. The store must be opened anew before it takes writes again.
+    NoSpace,
+    /// The disk or the machine failed.
+    Failed,
+}
+
+/// What the journal asks of a database.
+pub(crate) trait Store: Send + Sync + 'static {
+    /// Writes all or nothing, and returns once it would survive a loss of power. After an error it is not known which.
+    fn commit(&self, writes: WriteSet) -> Result<(), StoreError>;
+
+    /// The value of a key.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Pairs from `from` (inclusive) on, in the direction, until they exceed `max_bytes` or one can't be read; at least one if
+    /// there is one, or the error of the first.
+    fn scan(&self, table: Table, from: &[u8], direction: Direction, max_bytes: usize) -> Result<Vec<Pair>, StoreError>;
+
+    /// Free bytes of the disk it writes to.
+    fn free_bytes(&self) -> io::Result<u64>;
+
+    /// Closes and opens the database again, so that it recovers from a full disk. If it can't be opened for writing, reads
+    /// go on where that is possible.
+    fn reopen(&self) -> Result<(), StoreError>;
+
+    /// Writes what is in memory out and closes. Later calls fail.
+    fn close(&self) -> Result<(), StoreError>;
+}
+
+/// The journal's database.
+pub(crate) struct RocksStore {
+    path: PathBuf,
+    /// `None` while closed. Whoever reads or writes holds the lock for one call, so that reopening waits for them.
+    db: RwLock<Option<DB>>,
+}
+
+/// Write buffer of the column family of the entries, bytes. Also how much log is replayed at most, roughly.
+const TAIL_BUFFER_BYTES: usize = 32 << 20;
+const SMALL_BUFFER_BYTES: usize = 8 << 20;
+const BLOCK_CACHE_BYTES: usize = 32 << 20;
+
+impl RocksStore {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let db = open_database(path)?;
+        Ok(Self { path: path.to_owned(), db: RwLock::new(Some(db)) })
+    }
+
+    /// Opens without changing a byte of the database, as it was left.
+    pub(crate) fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        let db = open_database_read_only(path)?;
+        Ok(Self { path: path.to_owned(), db: RwLock::new(Some(db)) })
+    }
+
+    fn lock(&self) -> RwLockReadGuard<'_, Option<DB>> {
+        // The guarded value is only ever replaced whole: a panic elsewhere can't have left it half done.
+        self.db.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open_database(path: &Path) -> Result<DB, StoreError> {
+    let mut options = options();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    Ok(DB::open_cf_descriptors(&options, path, descriptors())?)
+}
+
+fn open_database_read_only(path: &Path) -> Result<DB, StoreError> {
+    let mut options = options();
+    options.create_if_missing(false);
+    options.create_missing_column_families(false);
+    let mut names = DB::list_cf(&options, path)?;
+    names.sort_unstable();
+    let mut expected: Vec<&str> = Table::ALL.map(Table::name).to_vec();
+    expected.push(rocksdb::DEFAULT_COLUMN_FAMILY_NAME);
+    expected.sort_unstable();
+    if names != expected {
+        let message = format!("the database has the column families {names:?} where {expected:?} are expected");
+        return Err(StoreError { kind: StoreErrorKind::Damaged, message });
+    }
+    let db = DB::open_cf_descriptors_read_only(&options, path, descriptors(), false)?;
+    if db.iterator(IteratorMode::Start).next().transpose()?.is_some() {
+        let message = "the default column family holds keys; the journal writes none there".to_owned();
+        return Err(StoreError { kind: StoreErrorKind::Damaged, message });
+    }
+    Ok(db)
+}
+
+fn options() -> rocksdb::Options {
+    let mut options = rocksdb::Options::default();
+    options.set_paranoid_checks(true);
+    // The default silently drops acknowledged records after a flipped byte in the middle of the log. A torn end is what a
+    // crash leaves, and is caught by the head file if it was durable.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_max_total_wal_size(128 << 20);
+    options.set_recycle_log_file_num(0);
+    options.set_track_and_verify_wals_in_manifest(true);
+    // The database's own log goes where the program's goes: no file of it lies in a folder that may be evidence, or full.
+    options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |level, line| match level {
+        LogLevel::Error | LogLevel::Fatal => tracing::error!(target: "rocksdb", "{line}"),
+        _ => tracing::warn!(target: "rocksdb", "{line}"),
+    }));
+    options.set_max_open_files(256);
+    options
+}
+
+fn descriptors() -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+    let family = |name: &str, buffer: usize, compression| {
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&cache);
+        // From version 6 on the footer has a checksum too. No Bloom filters: their blocks would not be read by a walk, and a
+        // flipped byte in one would go unnoticed.
+        blocks.set_format_version(6);
+        let mut options = rocksdb::Options::default();
+        options.set_block_based_table_factory(&blocks);
+        options.set_write_buffer_size(buffer);
+        options.set_max_write_buffer_number(3);
+        options.set_compression_type(compression);
+        ColumnFamilyDescriptor::new(name, options)
+    };
+    let mut families: Vec<_> = Table::ALL
+        .into_iter()
+        .map(|table| match table {
+            // Entries hold compressed blocks already.
+            Table::Tail => family(table.name(), TAIL_BUFFER_BYTES, DBCompressionType::None),
+            _ => family(table.name(), SMALL_BUFFER_BYTES, DBCompressionType::Lz4),
+        })
+        .collect();
+    families.push(family(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, SMALL_BUFFER_BYTES, DBCompressionType::Lz4));
+    families
+}
+
+/// The column family of a table, and an error rather than a panic if it is not there.
+macro_rules! family {
+    ($db:expr, $table:expr) => {
+        $db.cf_handle($table.name()).ok_or_else(|| StoreError {
+            kind: StoreErrorKind::Damaged,
+            message: format!("column family {} is missing", $table.name()),
+        })
+    };
+}
+
+fn opened<'a>(guard: &'a RwLockReadGuard<'_, Option<DB>>) -> Result<&'a DB, StoreError> {
+    guard
+        .as_ref()
+        .ok_or_else(|| StoreError { kind: StoreErrorKind::Failed, message: "the database is closed".to_owned() })
+}
+
+impl Store for RocksStore {
+    fn commit(&self, writes: WriteSet) -> Result<(), StoreError> {
+        let guard = self.lock();
+        let db = opened(&guard)?;
+        let mut batch = WriteBatch::default();
+        for (table, key, value) in &writes.puts {
+            batch.put_cf(family!(db, table)?, key, value);
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        Ok(db.write_opt(batch, &options)?)
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let guard = self.lock();
+        let db = opened(&guard)?;
+        Ok(db.get_cf(family!(db, table)?, key)?)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], direction: Direction, max_bytes: usize) -> Result<Vec<Pair>, StoreError> {
+        let guard = self.lock();
+        let db = opened(&guard)?;
+        let direction = match direction {
+            Direction::Forward => rocksdb::Direction::Forward,
+            Direction::Backward => rocksdb::Direction::Reverse,
+        };
+        let mut options = rocksdb::ReadOptions::default();
+        // A walk of everything must not push out what others use.
+        options.fill_cache(false);
+        options.set_verify_checksums(true);
+        let iterator = db.iterator_cf_opt(family!(db, table)?, options, IteratorMode::From(from, direction));
+        let (mut pairs, mut bytes) = (Vec::new(), 0);
+        for pair in iterator {
+            let (key, value) = match pair {
+                Ok(pair) => pair,
+                // What stands before the damage is given first, so that who walks can say where it begins; the next scan
+                // begins with the error.
+                Err(_) if !pairs.is_empty() => break,
+                Err(error) => return Err(error.into()),
+            };
+            bytes += key.len() + value.len();
+            pairs.push((key, value));
+            if bytes >= max_bytes {
+                break;
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.path)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        // Closed before it is opened again: the database locks its folder.
+        *slot = None;
+        let opened = open_database(&self.path);
+        let error = match opened {
+            Ok(db) => {
+                *slot = Some(db);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        // Opening for writing takes room that is not there: reading takes none, and goes on.
+        *slot = open_database_read_only(&self.path).ok();
+        Err(error)
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(db) = slot.take() else { return Ok(()) };
+        for table in Table::ALL {
+            db.flush_cf(family!(db, table)?)?;
+        }
+        db.cancel_all_background_work(true);
+        Ok(())
+    }
+}
+
+impl From<rocksdb::Error> for StoreError {
+    fn from(error: rocksdb::Error) -> Self {
+        use rocksdb::ErrorKind::{Corruption, IOError, InvalidArgument, NotFound};
+        let message = error.to_string();
+        // The binding keeps no sub-code: a full disk and a missing file are told from other failures of the disk by the
+        // operating system's own words only.
+        let kind = match error.kind() {
+            IOError if message.contains("No space left") => StoreErrorKind::NoSpace,
+            IOError if message.contains("No such file") => StoreErrorKind::Damaged,
+            Corruption | NotFound | InvalidArgument => StoreErrorKind::Damaged,
+            _ => StoreErrorKind::Failed,
+        };
+        Self { kind, message }
+    }
+}

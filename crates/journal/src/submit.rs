@@ -1,0 +1,250 @@
+//! The journal's front: batches in, receipts out.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    path::Path,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use rustix::fs::FlockOperation;
+use sigillo_model::{
+    batch::{Batch, epoch_opening},
+    envelope::Flags,
+    ids::{BatchHash, ChainHash, ClassId, Commitment, Epoch, Origin, ReceiptTime, RetentionId, SourceId, TenantId},
+    state::{JournalState, SourceState},
+};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::{
+    apply::Receipt,
+    error::{OpenError, SubmitError},
+    options::{self, Options},
+    read::Reader,
+    store::{RocksStore, Store},
+    writer::{self, Message, Queued, Recovered},
+};
+
+/// A checked batch on its way into the journal: everything the envelopes need is here, taken before it is ordered.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Who sent it.
+    pub source: SourceId,
+    /// Class of the source.
+    pub class: ClassId,
+    /// The batch; its hash has been checked against `commitments`.
+    pub batch: Batch,
+    /// The commitments of its records, in order.
+    pub commitments: Vec<Commitment>,
+    /// Which records concern which tenant; together they cover the batch.
+    pub runs: Vec<TenantRun>,
+    /// When the server took it.
+    pub received: ReceiptTime,
+}
+
+/// Records that follow one another and share tenant, retention class and flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TenantRun {
+    /// Whom they concern.
+    pub tenant: TenantId,
+    /// How long they are kept.
+    pub retention: RetentionId,
+    /// Flags of their envelopes.
+    pub flags: Flags,
+    /// How many.
+    pub records: u32,
+}
+
+/// Where the journal stands, durably.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Number of records.
+    pub size: u64,
+    /// Chain value of the last record, or genesis.
+    pub chain: ChainHash,
+    /// Receipt time of the last record; 0 before the first.
+    pub receipt_time: ReceiptTime,
+}
+
+impl Head {
+    pub(crate) fn of(state: &JournalState) -> Self {
+        Self { size: state.size, chain: state.chain, receipt_time: state.receipt_time }
+    }
+}
+
+/// A journal that was opened, and what was found.
+#[derive(Debug)]
+pub struct Opened {
+    /// The journal.
+    pub journal: Journal,
+    /// There was none before.
+    pub created: bool,
+    /// The last process to hold it did not close it.
+    pub unclean: bool,
+    /// How many of the newest records were verified again.
+    pub verified_records: u64,
+}
+
+/// A handle on the journal; clones are handles on the same one.
+#[derive(Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").field("origin", &self.shared.origin).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    origin: Origin,
+    queue: mpsc::UnboundedSender<Message>,
+    /// Bytes that may wait for the writer.
+    room: Arc<Semaphore>,
+    room_bytes: u32,
+    head: watch::Receiver<Head>,
+    sources: Arc<Mutex<HashMap<SourceId, SourceState>>>,
+    reader: Reader,
+    /// Held, not read: while it is locked no other process opens this journal.
+    _lock: Option<File>,
+}
+
+impl Journal {
+    /// Opens the journal in `options.dir`, or makes one. The newest records are verified again; what does not fit is
+    /// refused, and nothing is changed then. Blocks.
+    pub fn open(options: &Options) -> Result<Opened, OpenError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |error| OpenError::Io { path, error }
+        };
+        fs::create_dir_all(&options.dir).map_err(io(&options.dir))?;
+        let lock = lock(&options.dir)?;
+        let database = options::database_dir(&options.dir);
+        let store: Arc<dyn Store> = Arc::new(RocksStore::open(&database)?);
+        Self::open_store(store, options, Some(lock))
+    }
+
+    pub(crate) fn open_store(
+        store: Arc<dyn Store>,
+        options: &Options,
+        lock: Option<File>,
+    ) -> Result<Opened, OpenError> {
+        let head_path = options::head_path(&options.dir);
+        let Recovered { state, created, unclean, verified_records } =
+            writer::recover(&store, &options.origin, &head_path)?;
+        let (durable, head) = watch::channel(Head::of(&state));
+        let sources = Arc::new(Mutex::new(state.sources.clone()));
+        let (queue, messages) = mpsc::unbounded_channel();
+        let reader = Reader::new(options.origin.clone(), store.clone(), head.clone());
+        // A batch of the greatest size must fit.
+        let room_bytes = u32::try_from(options.queue_bytes.clamp(16 << 20, 1 << 30)).unwrap_or(1 << 30);
+        writer::spawn(writer::Parts {
+            store,
+            state,
+            head_path: head_path.clone(),
+            reserve_bytes: options.reserve_bytes,
+            durable,
+            sources: sources.clone(),
+            messages,
+        })
+        .map_err(|error| OpenError::Io { path: head_path, error })?;
+        let shared = Shared {
+            origin: options.origin.clone(),
+            queue,
+            room: Arc::new(Semaphore::new(room_bytes as usize)),
+            room_bytes,
+            head,
+            sources,
+            reader,
+            _lock: lock,
+        };
+        Ok(Opened { journal: Self { shared: Arc::new(shared) }, created, unclean, verified_records })
+    }
+
+    /// Hands a batch to the writer, waiting for room in the queue. The order of calls is the order in the journal.
+    pub async fn enqueue(&self, submission: Submission) -> Result<Pending, SubmitError> {
+        let bytes = u32::try_from(submission.batch.compressed.len() + submission.commitments.len() * 32 + 1_024)
+            .unwrap_or(u32::MAX)
+            .min(self.shared.room_bytes);
+        let room = self.shared.room.clone().acquire_many_owned(bytes).await.map_err(|_| SubmitError::Closed)?;
+        let (reply, receipt) = oneshot::channel();
+        let queued = Queued { submission, reply, _room: room };
+        self.shared.queue.send(Message::Batch(queued)).map_err(|_| SubmitError::Closed)?;
+        Ok(Pending(receipt))
+    }
+
+    /// Hands a batch to the writer and waits until it is durable.
+    pub async fn submit(&self, submission: Submission) -> Result<Receipt, SubmitError> {
+        self.enqueue(submission).await?.await
+    }
+
+    /// The journal's name.
+    pub fn origin(&self) -> &Origin {
+        &self.shared.origin
+    }
+
+    /// Where the journal stands, durably.
+    pub fn head(&self) -> Head {
+        *self.shared.head.borrow()
+    }
+
+    /// Changes after each durable frame.
+    pub fn watch(&self) -> watch::Receiver<Head> {
+        self.shared.head.clone()
+    }
+
+    /// Where a source stands, durably; `None` if it never sent anything.
+    pub fn source(&self, source: SourceId) -> Option<SourceState> {
+        self.shared.sources.lock().unwrap_or_else(PoisonError::into_inner).get(&source).copied()
+    }
+
+    /// What the first batch of a new epoch of `source` must name as the hash before it.
+    pub fn epoch_opening(&self, source: SourceId, epoch: Epoch) -> BatchHash {
+        epoch_opening(self.origin(), source, epoch, self.source(source).map(|state| state.head))
+    }
+
+    /// A reader of what is durable.
+    pub fn reader(&self) -> Reader {
+        self.shared.reader.clone()
+    }
+
+    /// Commits what is queued, flushes, and marks the stop as a clean one. Later calls of any handle fail.
+    pub async fn close(self) -> Result<(), SubmitError> {
+        let (reply, done) = oneshot::channel();
+        self.shared.queue.send(Message::Close(reply)).map_err(|_| SubmitError::Closed)?;
+        done.await.map_err(|_| SubmitError::Closed)?
+    }
+}
+
+/// A batch that is queued: resolves once it is durable, or refused.
+#[derive(Debug)]
+#[must_use = "the batch is durable only when this has resolved"]
+pub struct Pending(oneshot::Receiver<Result<Receipt, SubmitError>>);
+
+impl Future for Pending {
+    type Output = Result<Receipt, SubmitError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(outcome.unwrap_or(Err(SubmitError::Closed)))
+    }
+}
+
+/// Locks the journal's folder against other processes.
+pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
+    let path = options::lock_path(dir);
+    let file = File::options()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|error| OpenError::Io { path: path.clone(), error })?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(dir.to_owned())),
+        Err(error) => Err(OpenError::Io { path, error: error.into() }),
+    }
+}

@@ -1,0 +1,265 @@
+//! Verification of a local journal, read-only: every record, every link, the heads, and everything that is kept beside the
+//! records and follows from them.
+
+use std::{io, path::Path, sync::Arc};
+
+use sigillo_model::{
+    audit::{Fault, Finding, Walker},
+    entry::{Entry, checksum},
+    ids::{ChainHash, Origin, SourceId, TenantId},
+    state::JournalState,
+};
+
+use crate::{
+    error::OpenError,
+    head_file::HeadFile,
+    layout::{self, Table},
+    options, read,
+    store::{RocksStore, Store, StoreError, StoreErrorKind},
+    submit::{self, Head},
+};
+
+/// How far a verification has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Records verified.
+    pub records: u64,
+    /// Records that the head promises.
+    pub total: u64,
+    /// Bytes verified, before compression.
+    pub bytes: u64,
+}
+
+/// A journal that is intact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Its name.
+    pub origin: Origin,
+    /// Records verified.
+    pub records: u64,
+    /// Batches that hold them.
+    pub entries: u64,
+    /// Bytes of the records, before compression.
+    pub raw_bytes: u64,
+    /// Where it stands.
+    pub head: Head,
+}
+
+/// A journal that is not shown to be intact.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// It is not what was written.
+    #[error("{0}")]
+    Altered(Finding),
+    /// It can't be read, which says nothing about it.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+/// Verifies the journal in `dir`, whose server is stopped. Changes nothing in the database. Blocks; `progress` is called after
+/// every few thousand records.
+pub fn verify(dir: &Path, progress: impl FnMut(Progress)) -> Result<Report, VerifyError> {
+    verify_meeting(dir, None, progress)
+}
+
+/// As [`verify`], and demands that the journal once had the head that somebody noted: size and chain value.
+pub fn verify_meeting(
+    dir: &Path,
+    noted: Option<(u64, ChainHash)>,
+    progress: impl FnMut(Progress),
+) -> Result<Report, VerifyError> {
+    let unreadable = |error: &dyn std::fmt::Display| VerifyError::Unreadable(error.to_string());
+    let database = options::database_dir(dir);
+    if !database.is_dir() {
+        return Err(VerifyError::Unreadable(format!("{}: there is no journal here", dir.display())));
+    }
+    let _lock = match submit::lock(dir) {
+        Ok(lock) => lock,
+        Err(error @ OpenError::InUse(_)) => {
+            return Err(VerifyError::Unreadable(format!("{error}, or verify it over the wire")));
+        }
+        Err(error) => return Err(unreadable(&error)),
+    };
+    let head_path = options::head_path(dir);
+    let head_file = match HeadFile::read(&head_path) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Err(altered(0, 0, format!("the head file {} is missing", head_path.display()))),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(altered(0, 0, format!("the head file {}: {error}", head_path.display())));
+        }
+        Err(error) => return Err(VerifyError::Unreadable(format!("{}: {error}", head_path.display()))),
+    };
+    let store: Arc<dyn Store> = Arc::new(RocksStore::open_read_only(&database).map_err(|error| at(0, &error))?);
+    Verification { store, head_file, noted, progress }.run()
+}
+
+struct Verification<P> {
+    store: Arc<dyn Store>,
+    head_file: HeadFile,
+    noted: Option<(u64, ChainHash)>,
+    progress: P,
+}
+
+impl<P: FnMut(Progress)> Verification<P> {
+    fn run(mut self) -> Result<Report, VerifyError> {
+        let (origin, head) = self.identity()?;
+        let mut walker = Walker::whole(JournalState::genesis(origin.clone()));
+        // The head file is a head that the server noted; others may have noted some too.
+        for (size, chain) in self.noted.into_iter().chain([(self.head_file.size, self.head_file.chain)]) {
+            walker = walker.meeting(size, chain);
+        }
+        let mut report = Report { origin, records: 0, entries: 0, raw_bytes: 0, head };
+        let mut expected_memory = Fingerprint::default();
+        let mut reported = 0;
+        for pair in read::pairs(&self.store, Table::Tail) {
+            let size = walker.state().size;
+            let (key, value) = pair.map_err(|error| at(size, &error))?;
+            if layout::read_u64(&key) != Some(size) {
+                let found = layout::read_u64(&key).unwrap_or_default();
+                let fault = Fault::Sequence { expected: size, found };
+                return Err(VerifyError::Altered(Finding { from: size, to: found.max(size), fault }));
+            }
+            let walked = walker.step(&value).map_err(VerifyError::Altered)?;
+            if let Ok(entry) = Entry::decode(&value) {
+                expected_memory
+                    .add(&layout::batch_key(entry.source, entry.epoch, entry.source_seq), &size.to_be_bytes());
+            }
+            report.records += u64::from(walked.records);
+            report.raw_bytes += walked.raw_bytes;
+            report.entries += 1;
+            if report.records - reported >= 8_192 {
+                reported = report.records;
+                (self.progress)(Progress { records: report.records, total: head.size, bytes: report.raw_bytes });
+            }
+        }
+        walker.check_head(head.size, head.chain).map_err(VerifyError::Altered)?;
+        let state = walker.state();
+        if head.receipt_time != state.receipt_time {
+            return Err(altered(
+                state.size.saturating_sub(1),
+                state.size,
+                "the stored head's time is not the last record's".to_owned(),
+            ));
+        }
+        self.check_derived(state, &expected_memory)?;
+        (self.progress)(Progress { records: report.records, total: head.size, bytes: report.raw_bytes });
+        Ok(report)
+    }
+
+    /// `meta` holds the format, the origin and the head, and nothing else.
+    fn identity(&self) -> Result<(Origin, Head), VerifyError> {
+        let mut keys = Vec::new();
+        for pair in read::pairs(&self.store, Table::Meta) {
+            keys.push(pair.map_err(|error| at(0, &error))?.0);
+        }
+        let expected = [layout::FORMAT_KEY, layout::HEAD_KEY, layout::ORIGIN_KEY];
+        if !keys.iter().map(AsRef::as_ref).eq(expected) {
+            return Err(altered(0, 0, "the journal's own description has keys missing or added".to_owned()));
+        }
+        let text = |key| -> Result<String, VerifyError> {
+            let value = self.store.get(Table::Meta, key).map_err(|error| at(0, &error))?;
+            Ok(String::from_utf8_lossy(&value.unwrap_or_default()).into_owned())
+        };
+        let format = text(layout::FORMAT_KEY)?;
+        if format != layout::FORMAT {
+            return Err(altered(
+                0,
+                0,
+                format!("the journal has format {format:?}, this program reads {:?}", layout::FORMAT),
+            ));
+        }
+        let origin = text(layout::ORIGIN_KEY)?;
+        if origin != self.head_file.origin.as_str() {
+            let file = &self.head_file.origin;
+            return Err(altered(0, 0, format!("the database is of journal {origin:?}, the head file of {file:?}")));
+        }
+        let head = read::head(&self.store).map_err(|error| at(0, &error))?;
+        Ok((self.head_file.origin.clone(), head))
+    }
+
+    /// What is kept beside the records must be what the records give: nothing less, nothing more.
+    fn check_derived(&self, state: &JournalState, expected_memory: &Fingerprint) -> Result<(), VerifyError> {
+        let end = state.size;
+        let (mut sources, mut tenants) = (0, 0);
+        for pair in read::pairs(&self.store, Table::Sources) {
+            let (key, value) = pair.map_err(|error| at(end, &error))?;
+            let known = SourceId::from_slice(&key).and_then(|id| state.sources.get(&id));
+            if known.is_none() || layout::decode_source(&value).as_ref() != known {
+                return Err(altered(
+                    0,
+                    end,
+                    format!("the state kept for source {} is not what its records give", hex(&key)),
+                ));
+            }
+            sources += 1;
+        }
+        for pair in read::pairs(&self.store, Table::Tenants) {
+            let (key, value) = pair.map_err(|error| at(end, &error))?;
+            let known = TenantId::from_slice(&key).and_then(|id| state.tenants.get(&id));
+            if known.is_none() || layout::decode_tenant(&value).as_ref() != known {
+                return Err(altered(
+                    0,
+                    end,
+                    format!("the count kept for tenant {} is not what its records give", hex(&key)),
+                ));
+            }
+            tenants += 1;
+        }
+        if (sources, tenants) != (state.sources.len(), state.tenants.len()) {
+            return Err(altered(0, end, "the state kept for a source or tenant is missing".to_owned()));
+        }
+        let mut memory = Fingerprint::default();
+        for pair in read::pairs(&self.store, Table::Batches) {
+            let (key, value) = pair.map_err(|error| at(end, &error))?;
+            memory.add(&key, &value);
+        }
+        if memory == *expected_memory { Ok(()) } else { Err(self.name_memory_fault(end)) }
+    }
+
+    /// Finds which batch the memory of batches is wrong about. Slow, and only walked when it is.
+    fn name_memory_fault(&self, end: u64) -> VerifyError {
+        for pair in read::pairs(&self.store, Table::Tail) {
+            let Ok((_, value)) = pair else { break };
+            let Ok(entry) = Entry::decode(&value) else { break };
+            let key = layout::batch_key(entry.source, entry.epoch, entry.source_seq);
+            let remembered = self.store.get(Table::Batches, &key).ok().flatten();
+            if remembered.as_deref().and_then(layout::read_u64) != Some(entry.seq.get()) {
+                let what = "the memory of this batch is missing or wrong".to_owned();
+                return altered(entry.seq.get(), entry.end(), what);
+            }
+        }
+        altered(0, end, "the journal remembers a batch that it does not hold".to_owned())
+    }
+}
+
+/// Of a set of pairs, whatever their order: equal sets give equal fingerprints, and a difference that nobody crafted shows.
+/// (Who crafts one gains nothing: the memory of batches is an index, outside of every hash.)
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Fingerprint {
+    pairs: u64,
+    sum: u64,
+}
+
+impl Fingerprint {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        let joined = [key, value].concat();
+        self.pairs += 1;
+        self.sum = self.sum.wrapping_add(u64::from_be_bytes(checksum(&joined)));
+    }
+}
+
+fn altered(from: u64, to: u64, what: String) -> VerifyError {
+    VerifyError::Altered(Finding { from, to, fault: Fault::Derived(what) })
+}
+
+/// A failure of the store after `size` records: damage is an alteration, anything else says nothing about the records.
+fn at(size: u64, error: &StoreError) -> VerifyError {
+    match error.kind {
+        StoreErrorKind::Damaged => altered(size, size, format!("the database is damaged here or after: {error}")),
+        StoreErrorKind::NoSpace | StoreErrorKind::Failed => VerifyError::Unreadable(error.to_string()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

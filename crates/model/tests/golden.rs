@@ -1,0 +1,165 @@
+//! The vectors in `tests/golden/v1/vectors.txt`: what this version hashes and writes, and what every later one must.
+//!
+//! `SIGILLO_BLESS=1` writes the file anew. Only a new format version may do that.
+
+use std::{env, fs, path::Path};
+
+use sigillo_model::{
+    batch::{Batch, batch_hash, commitments, epoch_opening},
+    block::{Block, BlockBuilder, Inflater, compress},
+    chain::{genesis, link},
+    commitment::{commit, part_hash, salt},
+    entry::{Entry, Run},
+    envelope::{ENVELOPE_BYTES, Envelope, Flags},
+    ids::{
+        BatchHash, BatchSecret, ChainHash, ClassId, Count, Epoch, Origin, ReceiptTime, RetentionId, Seq, SourceId,
+        SourceSeq, TenantId,
+    },
+    record::{Part, RecordRef},
+    tree,
+};
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/v1/vectors.txt");
+
+fn records() -> [RecordRef<'static>; 3] {
+    [
+        RecordRef { core: Some(b"core zero"), personal: Some(b"personal zero"), content: Some(b"content zero") },
+        RecordRef { core: Some(b"core one"), personal: None, content: Some(b"") },
+        RecordRef { core: None, personal: None, content: Some(b"\xff\x00 any bytes") },
+    ]
+}
+
+fn block() -> Vec<u8> {
+    let mut builder = BlockBuilder::default();
+    records().into_iter().for_each(|record| builder.push(record).unwrap());
+    builder.take()
+}
+
+fn vectors() -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    let mut put = |name: &str, bytes: &[u8]| lines.push((name.to_owned(), hex(bytes)));
+
+    let origin = Origin::new("journal.example.net/2026").unwrap();
+    let source = SourceId::from_name("web-1");
+    let tenant = TenantId::from_name("acme");
+    let secret = BatchSecret::new(std::array::from_fn(|i| u8::try_from(i).unwrap()));
+    let epoch = Epoch::new(1_764_000_000_000_000_000);
+    put("origin (text)", origin.as_str().as_bytes());
+    put("source id of web-1", source.as_bytes());
+    put("tenant id of acme", tenant.as_bytes());
+    put("batch secret", secret.expose());
+
+    for (index, record) in (0..).zip(records()) {
+        for part in Part::ALL {
+            let Some(bytes) = record.part(part) else { continue };
+            let j = part.number();
+            let salt = salt(&secret, index, part);
+            put(&format!("record {index} part {j} bytes"), bytes);
+            put(&format!("record {index} part {j} salt"), &salt);
+            put(&format!("record {index} part {j} hash"), &part_hash(&salt, part, bytes));
+        }
+        put(&format!("record {index} commitment"), commit(&secret, index, record).as_bytes());
+    }
+
+    let block_bytes = block();
+    put("block", &block_bytes);
+    let block = Block::parse(&block_bytes).unwrap();
+    let commitments = commitments(&secret, &block);
+    let mut root = tree::RootBuilder::default();
+    commitments.iter().for_each(|c| root.push(tree::leaf(c.as_bytes())));
+    put("batch root", root.root().as_bytes());
+    let opening = epoch_opening(&origin, source, epoch, None);
+    put("epoch opening", opening.as_bytes());
+    let known = epoch_opening(&origin, source, epoch, Some(BatchHash::new([9; 32])));
+    put("epoch opening after a head of 32 bytes 09", known.as_bytes());
+    let batch = batch_hash(&opening, source, epoch, SourceSeq::new(0), &commitments);
+    put("batch hash", batch.as_bytes());
+
+    let entry = entry(&commitments, &origin, batch, &block_bytes);
+    let decoded = Entry::decode(&entry).unwrap();
+    put("genesis", genesis(&origin).as_bytes());
+    let mut chain = genesis(&origin);
+    for (envelope, commitment) in decoded.envelopes().zip(&commitments) {
+        let at = envelope.seq;
+        put(&format!("record {at} envelope"), &envelope.to_bytes());
+        chain = link(&chain, &envelope, commitment);
+        put(&format!("record {at} chain"), chain.as_bytes());
+    }
+    put("entry", &entry);
+    lines
+}
+
+/// An entry of the three records: two tenants, a refused claim. Its block is compressed as zstd 1.5.7 does at level 1; another
+/// compressor may give other bytes of the same content, which is why only reading it is promised.
+fn entry(
+    commitments: &[sigillo_model::ids::Commitment],
+    origin: &Origin,
+    batch_hash: BatchHash,
+    block: &[u8],
+) -> Vec<u8> {
+    let compressed = compress(block, 1);
+    let run = |tenant, flags, records| Run { tenant, retention: RetentionId::new(3), flags, records };
+    let mut entry = Entry {
+        class: ClassId::new(3),
+        seq: Seq::new(0),
+        count: 3,
+        receipt_time: ReceiptTime::new(1_764_000_000_123_456_789),
+        source: SourceId::from_name("web-1"),
+        epoch: Epoch::new(1_764_000_000_000_000_000),
+        source_seq: SourceSeq::new(0),
+        source_count: Count::new(0),
+        batch_hash,
+        chain_hash: ChainHash::new([0; 32]),
+        secret: BatchSecret::new(std::array::from_fn(|i| u8::try_from(i).unwrap())),
+        tenants: vec![(TenantId::from_name("provider"), Count::new(0)), (TenantId::from_name("acme"), Count::new(41))],
+        runs: vec![run(0, Flags::TENANT_REFUSED, 1), run(1, Flags::default(), 2)],
+        block_bytes: u32::try_from(block.len()).unwrap(),
+        compressed: &compressed,
+    };
+    let chain = entry.envelopes().zip(commitments).fold(genesis(origin), |h, (envelope, c)| link(&h, &envelope, c));
+    entry.chain_hash = chain;
+    entry.encode()
+}
+
+#[test]
+fn vectors_stand() {
+    let mut text = String::from("# name = hexadecimal. Laid out in crates/model/FORMAT.md.\n");
+    vectors().iter().for_each(|(name, value)| text.push_str(&format!("{name} = {value}\n")));
+    if env::var_os("SIGILLO_BLESS").is_some() {
+        fs::create_dir_all(Path::new(FILE).parent().unwrap()).unwrap();
+        fs::write(FILE, &text).unwrap();
+    }
+    let golden = fs::read_to_string(FILE).unwrap();
+    for (line, expected) in text.lines().zip(golden.lines()) {
+        assert_eq!(line, expected);
+    }
+    assert_eq!(text.lines().count(), golden.lines().count());
+}
+
+#[test]
+fn the_golden_entry_is_read() {
+    let golden = fs::read_to_string(FILE).unwrap();
+    let line = golden.lines().find_map(|line| line.strip_prefix("entry = ")).unwrap();
+    let bytes: Vec<u8> =
+        (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect();
+    let entry = Entry::decode(&bytes).unwrap();
+    let mut inflater = Inflater::default();
+    let block = Block::parse(inflater.inflate(entry.compressed, entry.block_bytes as usize).unwrap()).unwrap();
+    assert!(block.records().eq(records()));
+    let envelopes: Vec<Envelope> = entry.envelopes().collect();
+    assert_eq!(envelopes[2].tenant_count, Count::new(42));
+    assert_eq!(envelopes[0].to_bytes().len(), ENVELOPE_BYTES);
+    // The first batch of a sealed chain has the same hash as the loose parts give.
+    let origin = Origin::new("journal.example.net/2026").unwrap();
+    let mut builder = BlockBuilder::default();
+    records().into_iter().for_each(|record| builder.push(record).unwrap());
+    let opening = epoch_opening(&origin, entry.source, entry.epoch, None);
+    let batch =
+        Batch::seal(&mut builder, entry.source, entry.epoch, entry.source_seq, opening, entry.secret.clone(), 1)
+            .unwrap();
+    assert_eq!(batch.hash, entry.batch_hash);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,102 @@
+//! Building and testing the workspace, always with the same profile and selection of packages: another would give other
+//! features, and RocksDB would be compiled anew, which takes many minutes.
+
+use std::{
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+/// The workspace and where its build results go.
+pub(crate) struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+impl Workspace {
+    /// Finds the workspace that this program was built from. Unless `CARGO_TARGET_DIR` says otherwise, all checkouts share one
+    /// target directory below the user's cache.
+    pub(crate) fn locate() -> Result<Self> {
+        let root =
+            Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("the workspace is two levels up")?;
+        let target = match env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
+            // A relative one means the same to cargo, whose directory is the workspace's root.
+            Some(dir) => root.join(dir),
+            None => cache_dir()?.join("sigillo/target"),
+        };
+        Ok(Self { root: root.to_owned(), target })
+    }
+
+    /// Builds every binary.
+    pub(crate) fn build(&self) -> Result<()> {
+        if !self.target.join("release").exists() {
+            eprintln!(
+                "xtask: the first build compiles RocksDB: 5 to 30 minutes. Results go to {}",
+                self.target.display()
+            );
+        }
+        self.cargo(&["build", "--release", "--workspace"])
+    }
+
+    /// Checks formatting and lints where cargo has these components, and runs the tests.
+    pub(crate) fn test(&self, filter: Option<&str>) -> Result<()> {
+        if filter.is_none() {
+            self.check("fmt", &["fmt", "--check"])?;
+            self.check("clippy", &["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+        }
+        // The tests start the real binaries.
+        self.build()?;
+        let tests = ["test", "--release", "--workspace"];
+        self.cargo(&tests.into_iter().chain(filter).collect::<Vec<_>>())
+    }
+
+    /// Path of a binary that [`Self::build`] made.
+    pub(crate) fn binary(&self, name: &str) -> PathBuf {
+        self.target.join("release").join(name)
+    }
+
+    fn check(&self, component: &str, arguments: &[&str]) -> Result<()> {
+        let probe = self.command(&[component, "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if probe.is_ok_and(|status| status.success()) {
+            return self.cargo(arguments);
+        }
+        eprintln!("xtask: SKIPPED: cargo {}: the component is not installed", arguments.join(" "));
+        Ok(())
+    }
+
+    fn cargo(&self, arguments: &[&str]) -> Result<()> {
+        let words = arguments.join(" ");
+        eprintln!("xtask: cargo {words}");
+        let status = self.command(arguments).status().context("cargo could not be started")?;
+        ensure!(status.success(), "`cargo {words}` failed ({status})");
+        Ok(())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.current_dir(&self.root).args(arguments).env("CARGO_TARGET_DIR", &self.target).stdin(Stdio::null());
+        // Set by `cargo run` for this program; they would make build scripts of others believe that something changed.
+        for (name, _) in env::vars_os() {
+            if is_of_this_package(&name) {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+}
+
+fn is_of_this_package(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "CARGO_PRIMARY_PACKAGE"
+}
+
+fn cache_dir() -> Result<PathBuf> {
+    let set = |name| env::var_os(name).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    set("XDG_CACHE_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".cache")))
+        .context("neither CARGO_TARGET_DIR, XDG_CACHE_HOME nor HOME is set: set one of them")
+}

@@ -1,0 +1,108 @@
+//! What the machine must have beside Rust, and installing what it lacks.
+
+use std::{
+    env, fs,
+    io::{IsTerminal, stdin},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// What a command needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Compiling everything. RocksDB: a C++ compiler and, for its binding, libclang with its headers. aws-lc, zstd, lz4 and
+    /// mimalloc: the C compiler that comes with it.
+    Build,
+    /// The same, and strace, which makes system calls fail.
+    Drill,
+}
+
+/// Something needed: how to see that it is there, and the Debian package that brings it.
+struct Tool {
+    what: &'static str,
+    package: &'static str,
+    present: fn() -> bool,
+}
+
+const COMPILER: Tool = Tool { what: "a C++ compiler", package: "g++", present: || in_path("c++") && in_path("cc") };
+const LIBCLANG: Tool = Tool { what: "libclang", package: "libclang-dev", present: has_libclang };
+const STRACE: Tool = Tool { what: "strace", package: "strace", present: || in_path("strace") };
+
+/// Installs what is missing, saying so; an error names what to install where that can't be done here.
+pub(crate) fn provide(needs: Needs) -> Result<()> {
+    let tools: &[Tool] = match needs {
+        Needs::Build => &[COMPILER, LIBCLANG],
+        Needs::Drill => &[COMPILER, LIBCLANG, STRACE],
+    };
+    let missing: Vec<&Tool> = tools.iter().filter(|tool| !(tool.present)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let words = missing.iter().map(|tool| tool.what).collect::<Vec<_>>().join(", ");
+    let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    ensure!(
+        in_path("apt-get"),
+        "this machine lacks {words}, and has no apt-get to install it with: install what your system calls {} and try again",
+        packages.join(", ")
+    );
+    eprintln!("xtask: this machine lacks {words}; installing {}", packages.join(" "));
+    apt_get(&["update", "-qq"])?;
+    let options = ["install", "-y", "-qq", "--no-install-recommends"];
+    apt_get(&options.into_iter().chain(packages.iter().copied()).collect::<Vec<_>>())?;
+    match missing.iter().find(|tool| !(tool.present)()) {
+        Some(tool) => bail!("{} is still not found after installing {}", tool.what, tool.package),
+        None => Ok(()),
+    }
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let mut command = if rustix::process::geteuid().is_root() {
+        Command::new("env")
+    } else if in_path("sudo") {
+        let mut sudo = Command::new("sudo");
+        // Without somebody to type a password, fail instead of waiting.
+        if !stdin().is_terminal() {
+            sudo.arg("-n");
+        }
+        sudo.arg("env");
+        sudo
+    } else {
+        bail!("installing needs root or sudo: run `apt-get {}` as root and try again", arguments.join(" "));
+    };
+    let words = arguments.join(" ");
+    eprintln!("xtask: apt-get {words}");
+    let status = command
+        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
+        .args(arguments)
+        .status()
+        .context("apt-get could not be started")?;
+    ensure!(status.success(), "`apt-get {words}` failed ({status})");
+    Ok(())
+}
+
+/// True if a program of this name is in one of PATH's directories.
+pub(crate) fn in_path(program: &str) -> bool {
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+/// Looks where the binding generator does.
+fn has_libclang() -> bool {
+    let mut dirs: Vec<PathBuf> = env::var_os("LIBCLANG_PATH").map(PathBuf::from).into_iter().collect();
+    dirs.extend(["/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64"].map(PathBuf::from));
+    for parent in ["/usr/lib", "/usr/local"] {
+        // /usr/lib/llvm-14/lib, /usr/lib/x86_64-linux-gnu, /usr/local/llvm/lib
+        dirs.extend(entries(Path::new(parent)).flat_map(|dir| [dir.join("lib"), dir]));
+    }
+    dirs.iter().any(|dir| is_libclang(dir) || entries(dir).any(|file| is_libclang(&file)))
+}
+
+fn is_libclang(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    (name.starts_with("libclang.so") || name.starts_with("libclang-") && name.contains(".so")) && path.exists()
+}
+
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
+}
