@@ -90,9 +90,9 @@ async fn run(config: PathBuf, once: bool, log: &str, log_json: bool) -> anyhow::
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if log_json {
-        logs.json().init()
+        logs.json().init();
     } else {
-        logs.init()
+        logs.init();
     }
     let config = Config::load(&config)?;
     let mode = if once { Mode::Once } else { Mode::Follow };
