@@ -16,6 +16,7 @@ pub mod envelope;
 pub mod ids;
 pub mod limits;
 pub mod record;
+pub mod roles;
 pub mod state;
 pub mod tree;
 

@@ -1,1 +1,25 @@
-//! The server: transport to domain. Ingest, query, audit, configuration, TLS, telemetry.
+//! The server: from transport to domain. Configuration, TLS, ingest, reads, the product's own records. Knows no `RocksDB`.
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+pub mod clock;
+pub mod config;
+pub mod dev;
+pub mod identity;
+pub mod telemetry;
+
+mod accept;
+mod audit;
+mod error;
+mod feed;
+mod health;
+mod ingest;
+mod own;
+mod query;
+mod reads;
+mod register;
+mod run;
+mod tls;
+
+pub use error::{OwnError, ServerError};
+pub use run::{Controls, Listeners, run};

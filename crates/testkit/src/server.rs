@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
+use sigillo_client::Endpoint;
 
 use crate::{
     binaries::binary,
@@ -122,6 +123,17 @@ impl ServerCommand {
         bail!("sigillod started although it should have refused:\n{}", self.log_tail())
     }
 
+    /// Starts the server and kills it after so long, wherever it has come to by then.
+    pub fn start_and_kill(&self, after: Duration) -> Result<()> {
+        let mut child = self.spawn(&[])?;
+        let ended = process::wait_exit(&child, after)?;
+        // Fails if it has ended by itself, which is told below.
+        let _ = child.kill();
+        let status = child.wait()?;
+        ensure!(!ended, "sigillod ended at its start ({status}):\n{}", self.log_tail());
+        Ok(())
+    }
+
     fn spawn(&self, more: &[(OsString, OsString)]) -> Result<Child> {
         fs::create_dir_all(&self.dir)?;
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;
@@ -184,6 +196,18 @@ impl Server {
     /// Where it shows its metrics.
     pub fn metrics(&self) -> SocketAddr {
         self.addresses().metrics
+    }
+
+    /// How to connect as `name`, whose certificate is in the server's directory.
+    pub fn endpoint(&self, name: &str) -> Endpoint {
+        let file = |name: String| self.command.dir.join(name);
+        Endpoint {
+            url: format!("https://{}", self.listen()),
+            ca: file("ca.pem".into()),
+            cert: file(format!("{name}.pem")),
+            key: file(format!("{name}.key")),
+            name: None,
+        }
     }
 
     /// Its process id.

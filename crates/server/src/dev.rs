@@ -1,0 +1,194 @@
+//! `sigillod --dev`: a server to try things with, on this machine only. Makes its own throw-away certificates, once, and writes the
+//! configurations of server, agent and command line next to them.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use serde::Serialize;
+
+use crate::{
+    config::{
+        Config, ConfigError, DiskTable, LimitsTable, LogTable, ReaderTable, RoleName, Settings, SourceTable, SpeaksFor,
+        SpeaksForWord, TlsTable,
+    },
+    error::ServerError,
+    identity::Fingerprint,
+};
+
+/// The journal's name.
+const ORIGIN: &str = "localhost/sigillo-dev";
+const CA: &str = "ca.pem";
+const CONFIG: &str = "sigillod.toml";
+/// Name of the file, of the source, and of its class.
+const SOURCES: [(&str, &str, &str); 3] =
+    [("agent", "dev-agent", "service"), ("panel", "dev-panel", "panel"), ("admin", "dev-admin-host", "admin")];
+/// Name of the file and of the reader.
+const READER: (&str, &str) = ("reader", "dev-investigator");
+
+/// Makes what is missing in `dir` and returns the settings of a server there.
+pub fn prepare(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<Settings, ServerError> {
+    for (place, address) in [("--listen", listen), ("--metrics", metrics)] {
+        if !address.ip().is_loopback() {
+            let problem = "--dev serves this machine only: give a loopback address, such as 127.0.0.1:7443".to_owned();
+            return Err(ConfigError::Value { place: place.to_owned(), problem }.into());
+        }
+    }
+    fs::create_dir_all(dir).map_err(ServerError::file(dir))?;
+    // Written last: when it is there, all of them are.
+    if !dir.join(CA).exists() {
+        make_certificates(dir)?;
+    }
+    let path = dir.join(CONFIG);
+    write_toml(&path, &config(dir, listen, metrics)?)?;
+    Ok(Settings::load(&path)?)
+}
+
+/// Writes the configurations of those that connect, once the server's address is known.
+pub fn announce(dir: &Path, listen: SocketAddr) -> Result<(), ServerError> {
+    #[derive(Serialize)]
+    struct Endpoint {
+        url: String,
+        ca: &'static str,
+        cert: String,
+        key: String,
+    }
+    #[derive(Serialize)]
+    struct Agent {
+        state_dir: &'static str,
+        server: Endpoint,
+    }
+    let endpoint = |name: &str| Endpoint {
+        url: format!("https://{listen}"),
+        ca: CA,
+        cert: format!("{name}.pem"),
+        key: format!("{name}.key"),
+    };
+    write_toml(&dir.join("agent.toml"), &Agent { state_dir: "agent-state", server: endpoint("agent") })?;
+    write_toml(&dir.join("sigillo.toml"), &endpoint(READER.0))
+}
+
+fn config(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<Config, ServerError> {
+    let source = |(file, name, class): (&str, &str, &str)| -> Result<SourceTable, ServerError> {
+        Ok(SourceTable {
+            name: name.into(),
+            fingerprint: fingerprint(dir, file)?,
+            class: class.into(),
+            home: crate::config::PROVIDER.into(),
+            speaks_for: SpeaksFor::Word(SpeaksForWord::All),
+        })
+    };
+    Ok(Config {
+        origin: ORIGIN.into(),
+        data_dir: "data".into(),
+        listen,
+        metrics_listen: metrics,
+        open_tenants: true,
+        tls: TlsTable { cert: "server.pem".into(), key: "server.key".into(), client_ca: CA.into() },
+        limits: LimitsTable::default(),
+        disk: DiskTable::default(),
+        classes: vec![],
+        tenants: vec![],
+        sources: SOURCES.into_iter().map(source).collect::<Result<_, _>>()?,
+        readers: vec![ReaderTable {
+            name: READER.1.into(),
+            fingerprint: fingerprint(dir, READER.0)?,
+            role: RoleName::Auditor,
+        }],
+        log: LogTable::default(),
+    })
+}
+
+fn fingerprint(dir: &Path, name: &str) -> Result<String, ServerError> {
+    let path = dir.join(format!("{name}.pem"));
+    let certificate = CertificateDer::from_pem_file(&path).map_err(|error| ServerError::Certificate {
+        path,
+        problem: format!("{error}; remove {CA} beside it to have all certificates made anew"),
+    })?;
+    Ok(Fingerprint::of(&certificate).to_string())
+}
+
+fn make_certificates(dir: &Path) -> Result<(), ServerError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "sigillo --dev throw-away authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    // Its key is kept nowhere: nobody can make further certificates.
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    let issue = |file: &str, name: &str, names: &[&str], usage: ExtendedKeyUsagePurpose| -> Result<(), ServerError> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names)?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &authority)?;
+        write_private(&dir.join(format!("{file}.key")), &key.serialize_pem())?;
+        write(&dir.join(format!("{file}.pem")), &certificate.pem())
+    };
+    issue("server", "localhost", &["localhost", "127.0.0.1", "::1"], ExtendedKeyUsagePurpose::ServerAuth)?;
+    let clients = SOURCES.map(|(file, name, _)| (file, name)).into_iter().chain([READER]);
+    for (file, name) in clients {
+        issue(file, name, &[name], ExtendedKeyUsagePurpose::ClientAuth)?;
+    }
+    write(&dir.join(CA), &authority.pem())
+}
+
+fn write_toml(path: &Path, value: &impl Serialize) -> Result<(), ServerError> {
+    let text = toml::to_string(value)
+        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })?;
+    write(path, &format!("# Written by sigillod --dev at each start.\n{text}"))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), ServerError> {
+    fs::write(path, text).map_err(ServerError::file(path))
+}
+
+fn write_private(path: &Path, text: &str) -> Result<(), ServerError> {
+    // A file of an earlier, interrupted start may have other rights.
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(ServerError::file(path)(error));
+    }
+    let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    open.and_then(|mut file| file.write_all(text.as_bytes())).map_err(ServerError::file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn certificates_are_made_once_and_keys_are_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let first = prepare(dir.path(), any, any).unwrap();
+        announce(dir.path(), "127.0.0.1:1234".parse().unwrap()).unwrap();
+        let again = prepare(dir.path(), any, any).unwrap();
+        assert_eq!(first.sources[0].fingerprint, again.sources[0].fingerprint);
+        assert_eq!(first.hash, again.hash);
+        let mode = fs::metadata(dir.path().join("reader.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let endpoint = fs::read_to_string(dir.path().join("sigillo.toml")).unwrap();
+        assert!(endpoint.contains("url = \"https://127.0.0.1:1234\""), "{endpoint}");
+    }
+
+    #[test]
+    fn nobody_else_is_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = prepare(dir.path(), "0.0.0.0:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("loopback"), "{error}");
+    }
+}

@@ -1,0 +1,352 @@
+//! Wiring: everything is put together here, by the program and by tests alike.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use sigillo_journal::{Journal, Opened, Options};
+use sigillo_model::limits::MESSAGE_MAX_BYTES;
+use sigillo_proto::{
+    FILE_DESCRIPTOR_SET,
+    v1::{audit_server::AuditServer, ingest_server::IngestServer, query_server::QueryServer},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, Semaphore},
+    time::{interval, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+
+use crate::{
+    accept::{self, Accept},
+    audit::AuditService,
+    clock::Clock,
+    config::{ClassNames, Settings},
+    error::ServerError,
+    health::Health,
+    identity::Identities,
+    ingest::grpc::{self, IngestService},
+    own::{Event, Own},
+    query::{self, QueryService},
+    reads::Reads,
+    register, telemetry,
+    tls::Tls,
+};
+
+/// How often the clock is checked while nothing arrives, and figures are renewed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A request other than a batch is small.
+const REQUEST_MAX_BYTES: usize = 256 << 10;
+
+/// Sockets that are listened on.
+#[derive(Debug)]
+pub struct Listeners {
+    grpc: TcpListener,
+    metrics: TcpListener,
+}
+
+impl Listeners {
+    /// Binds the configured addresses.
+    pub async fn bind(settings: &Settings) -> Result<Self, ServerError> {
+        let bind = async |address: SocketAddr| {
+            TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
+        };
+        Ok(Self { grpc: bind(settings.listen).await?, metrics: bind(settings.metrics_listen).await? })
+    }
+
+    /// Where gRPC is really listened on.
+    pub fn grpc(&self) -> Result<SocketAddr, ServerError> {
+        self.grpc.local_addr().map_err(ServerError::file("the gRPC listener"))
+    }
+
+    /// Where the metrics really are.
+    pub fn metrics(&self) -> Result<SocketAddr, ServerError> {
+        self.metrics.local_addr().map_err(ServerError::file("the metrics listener"))
+    }
+}
+
+/// What the outside asks of a running server.
+#[derive(Debug, Clone, Default)]
+pub struct Controls {
+    /// Stop: finish what was taken, then end.
+    pub shutdown: CancellationToken,
+    /// Read certificates, sources, readers and tenants again.
+    pub reload: Arc<Notify>,
+    /// The clock is right: take its step as confirmed.
+    pub confirm_clock: Arc<Notify>,
+}
+
+/// Runs a server until it is asked to stop. Returns once everything that was taken is durable and the journal is closed.
+pub async fn run(
+    settings: Settings,
+    listeners: Listeners,
+    clock: Clock,
+    controls: Controls,
+) -> Result<(), ServerError> {
+    let tls = Arc::new(Tls::load(settings.tls.clone())?);
+    let metrics = telemetry::metrics()?;
+    let clock = Arc::new(clock);
+    let (opened, known) = open(&settings).await?;
+    let journal = opened.journal.clone();
+    let own = Own::start(journal.clone(), Arc::clone(&clock), &host());
+    record_start(&own, &settings, &opened, &clock, &known).await?;
+
+    let identities = Arc::new(Identities::new(&settings));
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health::start(reporter);
+    let tasks = TaskTracker::new();
+    let ingest = Arc::new(grpc::Shared {
+        journal: journal.clone(),
+        identities: Arc::clone(&identities),
+        own: own.clone(),
+        clock: Arc::clone(&clock),
+        health: health.clone(),
+        limits: settings.limits,
+        inflight: Arc::new(Semaphore::new(settings.limits.inflight_bytes)),
+        tasks: tasks.clone(),
+        streams: Mutex::new(HashMap::new()),
+    });
+    let reading = Arc::new(query::Shared {
+        journal: journal.clone(),
+        identities: Arc::clone(&identities),
+        reads: Reads::new(own.clone(), Arc::clone(&identities), settings.limits.reads),
+        limits: settings.limits,
+        tasks: tasks.clone(),
+    });
+    let routes = Routes::new(health_service)
+        .add_service(reflection()?)
+        .add_service(IngestServer::new(IngestService::new(ingest)).max_decoding_message_size(MESSAGE_MAX_BYTES))
+        .add_service(
+            QueryServer::new(QueryService::new(Arc::clone(&reading))).max_decoding_message_size(REQUEST_MAX_BYTES),
+        )
+        .add_service(AuditServer::new(AuditService::new(reading)).max_decoding_message_size(REQUEST_MAX_BYTES))
+        .prepare();
+
+    let (grpc, scraped) = (listeners.grpc()?, listeners.metrics()?);
+    write_addresses(&settings.data_dir, grpc, scraped)?;
+    let closing = CancellationToken::new();
+    let accept = Accept { tls: Arc::clone(&tls), routes, limits: settings.limits, closing: closing.clone() };
+    let accepting = tokio::spawn(accept::serve(listeners.grpc, accept));
+    let collecting = tokio::spawn(telemetry::serve(listeners.metrics, metrics, closing.clone()));
+    tracing::info!(listen = %grpc, metrics = %scraped, origin = %settings.origin, "listening");
+    notify(&[sd_notify::NotifyState::Ready]);
+
+    let attend = Attend { settings: &settings, known, tls: &tls, clock: &clock, own: &own, identities: &identities };
+    tokio::select! {
+        () = controls.shutdown.cancelled() => {}
+        () = attend.run(&journal, &controls) => {}
+        () = tls.follow() => {}
+        () = watchdog() => {}
+    }
+
+    tracing::info!("stopping: what was taken is finished");
+    notify(&[sd_notify::NotifyState::Stopping]);
+    health.draining();
+    closing.cancel();
+    tasks.close();
+    let drained = timeout(settings.limits.drain_timeout, async {
+        tasks.wait().await;
+        let _ = accepting.await;
+    });
+    if drained.await.is_err() {
+        tracing::warn!("streams did not end in time: cut");
+    }
+    collecting.await?;
+    let head = journal.head();
+    own.note(Event::new("journal.stopped").body("the server stops").number("size", head.size)).await;
+    journal.close().await.map_err(ServerError::Close)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Opens the journal and reads its register of classes, which the configuration must not contradict.
+async fn open(settings: &Settings) -> Result<(Opened, ClassNames), ServerError> {
+    let options = Options {
+        reserve_bytes: settings.reserve_bytes,
+        queue_bytes: settings.limits.queue_bytes,
+        ..Options::new(&settings.data_dir, settings.origin.clone())
+    };
+    let configured = settings.classes.clone();
+    tokio::task::spawn_blocking(move || {
+        let opened = Journal::open(&options)?;
+        let known = register::merge(&configured, register::read(&opened.journal.reader())?)?;
+        Ok((opened, known))
+    })
+    .await?
+}
+
+/// A start that can't be recorded does not take place.
+async fn record_start(
+    own: &Own,
+    settings: &Settings,
+    opened: &Opened,
+    clock: &Clock,
+    known: &ClassNames,
+) -> Result<(), ServerError> {
+    let head = opened.journal.head();
+    let started = Event::new("journal.started")
+        .body(format!("the server starts with a journal of {} records", head.size))
+        .text("version", env!("CARGO_PKG_VERSION"))
+        .text("origin", settings.origin.as_str())
+        .number("size", head.size)
+        .number("verified_records", opened.verified_records);
+    own.record(started).await?;
+    if opened.unclean {
+        tracing::warn!(verified = opened.verified_records, "the last stop was not a clean one");
+        let unclean = Event::new("journal.unclean_stop")
+            .warning()
+            .body("the last server to hold this journal did not close it; its newest records were verified again")
+            .number("verified_records", opened.verified_records);
+        own.record(unclean).await?;
+    }
+    let now = clock.believed();
+    let behind_ns = head.receipt_time.get().saturating_sub(now.get());
+    let mut state = Event::new("clock.state")
+        .body("the server's clock at the start")
+        .number("unix_nano", now.get())
+        .number("behind_newest_record_ns", behind_ns);
+    if behind_ns > 0 {
+        tracing::warn!(
+            behind_ns,
+            "the clock is behind the newest record: receipt times stand still until it has caught up"
+        );
+        state = state.warning();
+    }
+    own.record(state).await?;
+    own.record(register::loaded(settings, known)).await?;
+    Ok(())
+}
+
+/// What is looked after while the server runs.
+struct Attend<'a> {
+    settings: &'a Settings,
+    known: ClassNames,
+    tls: &'a Tls,
+    clock: &'a Clock,
+    own: &'a Own,
+    identities: &'a Identities,
+}
+
+impl Attend<'_> {
+    /// Never ends.
+    async fn run(mut self, journal: &Journal, controls: &Controls) {
+        let mut look = interval(LOOK_EVERY);
+        let mut alarmed = false;
+        loop {
+            tokio::select! {
+                _ = look.tick() => {
+                    metrics::gauge!("sigillo_journal_records").set(precise(journal.head().size));
+                    alarmed = self.look_at_clock(alarmed).await;
+                }
+                () = controls.confirm_clock.notified() => {
+                    // A step that nobody was told of yet is recorded before it is confirmed.
+                    self.look_at_clock(alarmed).await;
+                    self.confirm_clock().await;
+                    alarmed = false;
+                }
+                () = controls.reload.notified() => {
+                    self.tls.reload();
+                    self.reload().await;
+                }
+            }
+        }
+    }
+
+    async fn look_at_clock(&self, alarmed: bool) -> bool {
+        let Err(stepped) = self.clock.now() else { return false };
+        if !alarmed {
+            tracing::error!(
+                by_ns = stepped.by_ns,
+                "the clock was stepped: no records are taken until it is right and somebody confirms it with SIGUSR1"
+            );
+            metrics::gauge!("sigillo_clock_stepped").set(1);
+            let event = Event::new("clock.stepped")
+                .warning()
+                .body("the server's clock was stepped; records are refused until somebody confirms it")
+                .number("by_ns", stepped.by_ns);
+            self.own.note(event).await;
+        }
+        true
+    }
+
+    async fn confirm_clock(&self) {
+        let Some(stepped) = self.clock.confirm() else { return tracing::info!("the clock needs no confirmation") };
+        tracing::warn!(by_ns = stepped.by_ns, "the clock's step was confirmed");
+        metrics::gauge!("sigillo_clock_stepped").set(0);
+        let event = Event::new("clock.state")
+            .body("the step of the server's clock was confirmed")
+            .number("unix_nano", self.clock.believed().get())
+            .number("confirmed_step_ns", stepped.by_ns);
+        self.own.note(event).await;
+    }
+
+    /// Sources, readers and tenants come into effect; everything else needs a restart.
+    async fn reload(&mut self) {
+        let loaded = Settings::load(&self.settings.path)
+            .map_err(ServerError::from)
+            .and_then(|new| Ok((register::merge(&new.classes, self.known.clone())?, new)));
+        let (known, new) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                return tracing::error!(%error, "the configuration was not read again; the one in effect stays");
+            }
+        };
+        if let Err(error) = self.own.record(register::loaded(&new, &known)).await {
+            return tracing::error!(%error, "the configuration could not be recorded; the one in effect stays");
+        }
+        self.known = known;
+        self.identities.replace(&new);
+        tracing::info!("sources, readers and tenants were read again; other changes need a restart");
+    }
+}
+
+/// Tells the service manager that the server lives, as often as it asks to be told. Never ends.
+async fn watchdog() {
+    let Some(within) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    let mut tick = interval((within / 2).max(Duration::from_millis(1)));
+    loop {
+        tick.tick().await;
+        notify(&[sd_notify::NotifyState::Watchdog]);
+    }
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "the service manager could not be told");
+    }
+}
+
+fn reflection() -> Result<
+    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
+    ServerError,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| ServerError::Telemetry(format!("reflection: {error}")))
+}
+
+/// Puts the addresses where those find them who started the server on a free port; whole or not at all.
+fn write_addresses(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<(), ServerError> {
+    let path = dir.join("addresses.toml");
+    let new = dir.join("addresses.toml.new");
+    fs::write(&new, format!("listen = \"{listen}\"\nmetrics = \"{metrics}\"\n")).map_err(ServerError::file(&new))?;
+    fs::rename(&new, &path).map_err(ServerError::file(&path))
+}
+
+/// The machine's name, for own records.
+fn host() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+/// Exact up to 2^53 records.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; exact up to 2^53 records")]
+fn precise(number: u64) -> f64 {
+    number as f64
+}
