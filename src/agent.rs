@@ -87,9 +87,9 @@ async fn run(config: PathBuf, once: bool, log: &str, log_json: bool) -> anyhow::
     let filter = EnvFilter::try_new(log).context("--log")?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if log_json {
-        logs.json().init()
+        logs.json().init();
     } else {
-        logs.init()
+        logs.init();
     }
     let config = Config::load(&config)?;
     let mode = if once { Mode::Once } else { Mode::Follow };

@@ -138,7 +138,9 @@ fn options() -> rocksdb::Options {
     // The database's own log goes where the program's goes: no file of it lies in a folder that may be evidence, or full.
     options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |level, line| match level {
         LogLevel::Error | LogLevel::Fatal => tracing::error!(target: "rocksdb", "{line}"),
-        _ => tracing::warn!(target: "rocksdb", "{line}"),
+        LogLevel::Warn => tracing::warn!(target: "rocksdb", "{line}"),
+        // Its headers, a thousand lines of settings, come at every level.
+        _ => tracing::debug!(target: "rocksdb", "{line}"),
     }));
     options.set_max_open_files(256);
     options
