@@ -1,1 +1,26 @@
-//! The agent: sources, batches, shipping.
+//! The agent: reads lines from files, standard input and the systemd journal, makes records of them, and ships them.
+//!
+//! First form, without a spool: what was read and not acknowledged is read again after a restart, from the places that the
+//! state file remembers. So a line arrives exactly once as long as the agent stops in good order. After `kill -9` or a power
+//! cut the lines that were acknowledged since the state was last written (at most a second's worth) arrive twice, in a new
+//! epoch; and what came by standard input and was not acknowledged is gone, since it can't be read again.
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+mod check;
+mod config;
+mod error;
+mod line;
+mod record;
+mod run;
+mod source;
+mod stamp;
+mod state;
+
+pub use check::check;
+pub use config::{BatchSettings, Config, FileSettings, JournaldSettings};
+pub use error::AgentError;
+pub use run::{Mode, run};
+
+/// Name and version, as the server's register shows them.
+pub const AGENT: &str = concat!("sigillo-agent ", env!("CARGO_PKG_VERSION"));

@@ -22,6 +22,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+pub use self::link::hello_asking;
 use self::{
     link::Link,
     window::{Draft, Window},
@@ -205,6 +206,20 @@ impl Shipper {
         };
         self.waiting = self.waiting.saturating_sub(settled.records);
         Ok(settled)
+    }
+
+    /// What became of more records, if that is known already.
+    pub fn settled_so_far(&mut self) -> Result<Option<Settled>, ClientError> {
+        let settled = match self.untaken.pop_front() {
+            Some(settled) => settled,
+            None => match self.reports.try_recv() {
+                Ok(report) => report?,
+                Err(mpsc::error::TryRecvError::Empty) => return Ok(None),
+                Err(mpsc::error::TryRecvError::Disconnected) => return Err(ClientError::Stopped),
+            },
+        };
+        self.waiting = self.waiting.saturating_sub(settled.records);
+        Ok(Some(settled))
     }
 
     /// Sends everything and waits until it is durable. The receipts are those of all batches since the last flush. A refused

@@ -5,6 +5,7 @@ pub mod batches;
 pub mod binaries;
 pub mod certificates;
 pub mod config;
+pub mod database;
 pub mod drill;
 pub mod powerloss;
 pub mod process;

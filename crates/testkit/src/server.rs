@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
+use sigillo_client::Endpoint;
 
 use crate::{
     binaries::binary,
@@ -195,6 +196,18 @@ impl Server {
     /// Where it shows its metrics.
     pub fn metrics(&self) -> SocketAddr {
         self.addresses().metrics
+    }
+
+    /// How to connect as `name`, whose certificate is in the server's directory.
+    pub fn endpoint(&self, name: &str) -> Endpoint {
+        let file = |name: String| self.command.dir.join(name);
+        Endpoint {
+            url: format!("https://{}", self.listen()),
+            ca: file("ca.pem".into()),
+            cert: file(format!("{name}.pem")),
+            key: file(format!("{name}.key")),
+            name: None,
+        }
     }
 
     /// Its process id.

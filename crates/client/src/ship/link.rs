@@ -21,8 +21,8 @@ const LAST_ACKS: Duration = Duration::from_secs(30);
 /// Longest wait that a server can impose at once.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// Asks what the server knows of us.
-pub(super) fn hello_asking(agent: &str) -> v1::Hello {
+/// A hello that asks what the server knows of us, and opens nothing.
+pub fn hello_asking(agent: &str) -> v1::Hello {
     v1::Hello { protocol: PROTOCOL, agent: agent.to_owned(), clock_unix_nano: unix_nanos(), ..Default::default() }
 }
 

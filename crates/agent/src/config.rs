@@ -1,0 +1,178 @@
+//! The configuration file.
+
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use sigillo_client::Endpoint;
+use sigillo_model::limits::{BATCH_MAX_RECORDS, BLOCK_MAX_BYTES, FIELD_MAX_BYTES};
+
+use crate::AgentError;
+
+/// Everything that the agent is told. Relative paths are relative to the folder of the file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The server, and who we are there.
+    pub server: Endpoint,
+    /// Folder in which the agent remembers how far it has come. Created if missing; one per agent.
+    pub state_dir: PathBuf,
+    /// Name of this machine in records. Default: the machine's own name.
+    #[serde(default = "machine_name")]
+    pub host: String,
+    /// Tenant that all records concern. Default: the source's home tenant, as the server knows it.
+    #[serde(default)]
+    pub tenant: String,
+    /// How batches are cut.
+    #[serde(default)]
+    pub batch: BatchSettings,
+    /// Files to follow.
+    #[serde(default, rename = "file")]
+    pub files: Vec<FileSettings>,
+    /// Readings of the systemd journal.
+    #[serde(default)]
+    pub journald: Vec<JournaldSettings>,
+    /// Whether standard input is read.
+    #[serde(default)]
+    pub stdin: bool,
+}
+
+/// How batches are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchSettings {
+    /// Records, 1 to 16,384. Default 1,000.
+    pub max_records: usize,
+    /// Bytes before compression, 4 KiB to 8 MiB. Default 1 MiB.
+    pub max_bytes: usize,
+    /// Milliseconds after which a batch is sent even if it is small, 1 to 60,000. Default 200.
+    pub max_delay_ms: u64,
+}
+
+impl Default for BatchSettings {
+    fn default() -> Self {
+        Self { max_records: 1_000, max_bytes: 1 << 20, max_delay_ms: 200 }
+    }
+}
+
+impl BatchSettings {
+    /// `max_delay_ms` as a duration.
+    pub fn max_delay(&self) -> Duration {
+        Duration::from_millis(self.max_delay_ms)
+    }
+}
+
+/// A file to follow.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSettings {
+    /// Its path. It need not exist yet.
+    pub path: PathBuf,
+}
+
+/// A reading of the systemd journal.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JournaldSettings {
+    /// Units to read. Default: all.
+    #[serde(default)]
+    pub units: Vec<String>,
+}
+
+impl JournaldSettings {
+    /// Name under which the state remembers the cursor.
+    pub(crate) fn key(&self) -> String {
+        self.units.join(",")
+    }
+}
+
+impl Config {
+    /// Reads and checks the file.
+    pub fn load(path: &Path) -> Result<Self, AgentError> {
+        let wrong = |what: String| AgentError::Config { path: path.to_owned(), what };
+        let text = fs::read_to_string(path).map_err(|error| wrong(format!("can't be read: {error}")))?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        config.server.resolve(base);
+        config.state_dir = base.join(&config.state_dir);
+        for file in &mut config.files {
+            file.path = base.join(&file.path);
+        }
+        config.validate().map_err(wrong)?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let BatchSettings { max_records, max_bytes, max_delay_ms } = self.batch;
+        if !(1..=BATCH_MAX_RECORDS).contains(&max_records) {
+            return Err(format!("batch.max_records is {max_records}, it must be 1 to {BATCH_MAX_RECORDS}"));
+        }
+        if !(4_096..=BLOCK_MAX_BYTES).contains(&max_bytes) {
+            return Err(format!("batch.max_bytes is {max_bytes}, it must be 4096 to {BLOCK_MAX_BYTES}"));
+        }
+        if !(1..=60_000).contains(&max_delay_ms) {
+            return Err(format!("batch.max_delay_ms is {max_delay_ms}, it must be 1 to 60000"));
+        }
+        for (name, value) in [("host", &self.host), ("tenant", &self.tenant)] {
+            if value.len() > FIELD_MAX_BYTES {
+                return Err(format!("{name} has {} bytes, at most {FIELD_MAX_BYTES} are taken", value.len()));
+            }
+        }
+        let mut seen = HashSet::new();
+        if let Some(file) = self.files.iter().find(|file| !seen.insert(&file.path)) {
+            return Err(format!("file {} is named twice: its lines would be sent twice", file.path.display()));
+        }
+        let mut seen = HashSet::new();
+        if self.journald.iter().any(|journald| !seen.insert(journald.key())) {
+            return Err("two [[journald]] tables name the same units: their lines would be sent twice".into());
+        }
+        Ok(())
+    }
+}
+
+fn machine_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVER: &str = "state_dir = 'state'\n[server]\nurl = 'https://a'\nca = 'ca.pem'\ncert = 'c'\nkey = 'k'\n";
+
+    fn load(text: &str) -> Result<Config, AgentError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        fs::write(&path, text).unwrap();
+        Config::load(&path).map(|mut config| {
+            config.state_dir = config.state_dir.strip_prefix(dir.path()).unwrap().to_owned();
+            config
+        })
+    }
+
+    #[test]
+    fn defaults_are_filled_in_and_paths_resolved() {
+        let config = load(&format!("{SERVER}[[file]]\npath = '/var/log/syslog'\n")).unwrap();
+        assert_eq!(config.batch, BatchSettings::default());
+        assert_eq!(config.state_dir, Path::new("state"));
+        assert!(config.server.ca.is_absolute() && !config.host.is_empty());
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_their_place() {
+        for (more, word) in [
+            ("[batch]\nmax_records = 0\n", "max_records"),
+            ("[batch]\nmax_bytes = 1\n", "max_bytes"),
+            ("[[file]]\npath = 'a'\n[[file]]\npath = 'a'\n", "twice"),
+            ("[[journald]]\n[[journald]]\n", "[[journald]]"),
+            ("[[file]]\nglob = 'a'\n", "glob"),
+        ] {
+            let error = load(&format!("{SERVER}{more}")).unwrap_err().to_string();
+            assert!(error.contains(word), "{more:?}: {error}");
+        }
+    }
+}

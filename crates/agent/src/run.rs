@@ -1,0 +1,255 @@
+//! The agent at work: from sources through the shipper to the state file.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, pending},
+    sync::Arc,
+    time::Duration,
+};
+
+use sd_notify::NotifyState;
+use sigillo_client::{
+    Backoff, ClientError, Connection,
+    ship::{Options, Outcome, Settled, Shipper},
+};
+use sigillo_model::ids::Epoch;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::{
+    AGENT, AgentError, Config,
+    record::Stream,
+    source::{Chunk, Mark, file, journald, stdin},
+    state::{State, StateDir},
+};
+
+/// Chunks that sources may hand over before one is taken. Each is what one read of 256 KiB gave.
+const CHUNKS: usize = 4;
+/// Records under way; above it nothing is taken from the sources.
+const WAITING_MAX: u64 = 100_000;
+/// Bytes of compressed batches under way.
+const WINDOW_BYTES: usize = 8 << 20;
+/// Least time between two writings of the state.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How long a stop waits for the last acks.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+
+/// How long the agent works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Until it is stopped, or its only source, standard input, ends.
+    Follow,
+    /// Until what is there now is acknowledged.
+    Once,
+}
+
+/// Ships until everything is shipped or `stop` is cancelled. A stop waits up to 10 s for the last acks.
+pub async fn run(config: Config, mode: Mode, stop: CancellationToken) -> Result<(), AgentError> {
+    let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
+    let state = state_dir.load()?;
+    // We are at work even while the server is away.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let Some(shipper) = unless(&stop, start(&config, &state, mode)).await else { return Ok(()) };
+    let mut agent = Agent { state_dir, shipper: shipper?, state, marks: VecDeque::new(), save_at: None };
+
+    let (chunks_end, mut chunks) = mpsc::channel(CHUNKS);
+    let mut sources = spawn_sources(&config, &agent.state, mode, &chunks_end);
+    drop(chunks_end);
+    let result = agent.work(&mut chunks, &stop).await;
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    let result = match result {
+        Ok(()) => agent.finish(mode, &stop).await,
+        Err(error) => Err(error),
+    };
+    // Also after an error: what was acknowledged is not sent again.
+    agent.save().await?;
+    result?;
+    agent.shipper.close().await;
+    if stop.is_cancelled() {
+        return Ok(());
+    }
+    while let Some(ended) = sources.join_next().await {
+        ended.unwrap_or(Ok(()))?;
+    }
+    Ok(())
+}
+
+struct Agent {
+    state_dir: Arc<StateDir>,
+    shipper: Shipper,
+    state: State,
+    /// One per record that is not settled, oldest first.
+    marks: VecDeque<(Arc<str>, Mark)>,
+    /// When the state must be saved, if it has changed.
+    save_at: Option<Instant>,
+}
+
+impl Agent {
+    /// Until the sources end or we are stopped.
+    async fn work(&mut self, chunks: &mut mpsc::Receiver<Chunk>, stop: &CancellationToken) -> Result<(), AgentError> {
+        loop {
+            let waiting = self.shipper.waiting();
+            let (cut_at, save_at) = (self.shipper.deadline(), self.save_at);
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                settled = self.shipper.settled(), if waiting > 0 => self.settle(settled?)?,
+                () = at(save_at) => self.save().await?,
+                () = at(cut_at) => {
+                    if let Some(cut) = unless(stop, self.shipper.cut()).await {
+                        cut?;
+                    }
+                }
+                chunk = chunks.recv(), if waiting < WAITING_MAX => match chunk {
+                    Some(chunk) => self.push(chunk, stop).await?,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    async fn push(&mut self, chunk: Chunk, stop: &CancellationToken) -> Result<(), AgentError> {
+        for item in chunk.items {
+            match unless(stop, self.shipper.push(&item.record)).await {
+                Some(Ok(())) => self.marks.push_back((Arc::clone(&chunk.key), item.mark)),
+                Some(Err(ClientError::Record(error))) => {
+                    error!(source = %chunk.key, %error, "a line can't be made into a record; it stays in its source");
+                }
+                Some(Err(error)) => return Err(error.into()),
+                None => return Ok(()),
+            }
+        }
+        while let Some(settled) = self.shipper.settled_so_far()? {
+            self.settle(settled)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what was taken and waits for the acks.
+    async fn finish(&mut self, mode: Mode, stop: &CancellationToken) -> Result<(), AgentError> {
+        let rest = async {
+            self.shipper.cut().await?;
+            while self.shipper.waiting() > 0 {
+                let settled = self.shipper.settled().await?;
+                self.settle(settled)?;
+            }
+            Ok(())
+        };
+        let patience = async {
+            if mode == Mode::Once {
+                stop.cancelled().await;
+            }
+            sleep(STOP_WAIT).await;
+        };
+        let finished = tokio::select! {
+            result = rest => Some(result),
+            () = patience => None,
+        };
+        finished.unwrap_or_else(|| Err(AgentError::Unacknowledged(self.shipper.waiting())))
+    }
+
+    fn settle(&mut self, settled: Settled) -> Result<(), AgentError> {
+        if let Outcome::Refused { batch, message } = settled.outcome {
+            let name = format!("{}-{}", batch.epoch, batch.first);
+            let path = self.state_dir.quarantine(&name, &batch.block, &message)?;
+            error!(records = batch.count, file = %path.display(), message, "the server refused records; they are set aside");
+        }
+        let count = usize::try_from(settled.records).unwrap_or(usize::MAX).min(self.marks.len());
+        for (key, mark) in self.marks.drain(..count) {
+            match mark {
+                Mark::File { file, offset, pieces } => {
+                    // Only the last mark of a file counts; the others are written over before anybody looks.
+                    self.state.files.insert(key.to_string(), file.place(offset, pieces));
+                }
+                Mark::Cursor(cursor) => {
+                    self.state.journald.insert(key.to_string(), cursor.to_string());
+                }
+                Mark::Nowhere => {}
+            }
+        }
+        self.state.epoch = settled.position.epoch.get();
+        self.state.next = settled.position.next.get();
+        self.state.head = settled.position.head.to_string();
+        self.save_at.get_or_insert_with(|| Instant::now() + SAVE_EVERY);
+        Ok(())
+    }
+
+    async fn save(&mut self) -> Result<(), AgentError> {
+        if self.save_at.take().is_none() {
+            return Ok(());
+        }
+        let (state_dir, state) = (Arc::clone(&self.state_dir), self.state.clone());
+        // A task that panicked has said so.
+        tokio::task::spawn_blocking(move || state_dir.save(&state)).await.unwrap_or(Ok(()))
+    }
+}
+
+/// Opens the connection and an epoch; in the end it succeeds, or the configuration is wrong.
+async fn start(config: &Config, state: &State, mode: Mode) -> Result<Shipper, AgentError> {
+    let options = Options {
+        max_records: config.batch.max_records,
+        max_bytes: config.batch.max_bytes,
+        max_delay: config.batch.max_delay(),
+        window_bytes: WINDOW_BYTES,
+        after: Epoch::new(state.epoch),
+        ..Options::new(AGENT)
+    };
+    let mut backoff = Backoff::default();
+    loop {
+        let attempt = async { Shipper::start(&Connection::open(&config.server).await?, options.clone()).await };
+        let error = match attempt.await {
+            Ok(shipper) => {
+                let welcome = shipper.welcome();
+                info!(origin = welcome.origin, class = welcome.class, "connected");
+                return Ok(shipper);
+            }
+            Err(error @ (ClientError::File { .. } | ClientError::Url { .. })) => return Err(error.into()),
+            Err(error) if mode == Mode::Once && matches!(error, ClientError::Refused { .. }) => {
+                return Err(error.into());
+            }
+            Err(error) => error,
+        };
+        let wait = backoff.next_wait();
+        warn!(%error, wait_ms = wait.as_millis(), "no connection; trying again");
+        sleep(wait).await;
+    }
+}
+
+fn spawn_sources(
+    config: &Config,
+    state: &State,
+    mode: Mode,
+    chunks: &mpsc::Sender<Chunk>,
+) -> JoinSet<Result<(), AgentError>> {
+    let stream = |name: String| Stream { host: config.host.clone(), tenant: config.tenant.clone(), name };
+    let mut sources = JoinSet::new();
+    for file in &config.files {
+        let name = file.path.to_string_lossy().into_owned();
+        let place = state.files.get(&name).cloned();
+        sources.spawn(file::follow(file.path.clone(), stream(name), place, mode, chunks.clone()));
+    }
+    for settings in &config.journald {
+        let cursor = state.journald.get(&settings.key()).cloned();
+        let stream = stream("journald".into());
+        sources.spawn(journald::follow(settings.clone(), stream, cursor, mode, chunks.clone()));
+    }
+    if config.stdin {
+        sources.spawn(stdin::read(stream("stdin".into()), chunks.clone()));
+    }
+    sources
+}
+
+async fn unless<T>(stop: &CancellationToken, future: impl Future<Output = T>) -> Option<T> {
+    stop.run_until_cancelled(future).await
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,173 @@
+//! What the agent remembers: how far each source was read *and acknowledged*.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::AgentError;
+
+const VERSION: u32 = 1;
+
+/// How far a file was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FilePlace {
+    pub(crate) dev: u64,
+    pub(crate) inode: u64,
+    /// Bytes read.
+    pub(crate) offset: u64,
+    /// Pieces of the line at `offset` that were read already.
+    #[serde(default)]
+    pub(crate) pieces: u32,
+    /// The first bytes of the file, hexadecimal: another file may get the same inode.
+    #[serde(default)]
+    pub(crate) beginning: String,
+}
+
+/// The state file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct State {
+    version: u32,
+    /// The newest epoch, and where its chain stands. Epochs of later starts are greater.
+    #[serde(default)]
+    pub(crate) epoch: u64,
+    #[serde(default)]
+    pub(crate) next: u64,
+    #[serde(default)]
+    pub(crate) head: String,
+    /// By path.
+    #[serde(default)]
+    pub(crate) files: BTreeMap<String, FilePlace>,
+    /// By units.
+    #[serde(default)]
+    pub(crate) journald: BTreeMap<String, String>,
+}
+
+/// The state directory, held by this process alone.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Creates the directory if need be, and takes it for this process.
+    pub(crate) fn open(path: &Path) -> Result<Self, AgentError> {
+        let failed = |error: io::Error| AgentError::State {
+            path: path.to_owned(),
+            what: format!("can't be used as state directory ({error}): correct `state_dir` or the directory's rights"),
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let lock = open_private(&path.join("lock")).map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(AgentError::InUse(path.to_owned())),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// What was saved last, or nothing at the first start.
+    pub(crate) fn load(&self) -> Result<State, AgentError> {
+        let path = self.path.join("state.json");
+        let wrong = |what: String| AgentError::State {
+            path: path.clone(),
+            what: format!("{what}; mend it, or move it away to read every source from its beginning again"),
+        };
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(State { version: VERSION, ..State::default() });
+            }
+            Err(error) => return Err(wrong(format!("can't be read: {error}"))),
+        };
+        let state: State = serde_json::from_slice(&bytes).map_err(|error| wrong(format!("is damaged: {error}")))?;
+        if state.version == VERSION {
+            Ok(state)
+        } else {
+            Err(wrong(format!("has version {}, this program knows version {VERSION}", state.version)))
+        }
+    }
+
+    /// Replaces the saved state so that after any crash either the old or the new one is there.
+    pub(crate) fn save(&self, state: &State) -> Result<(), AgentError> {
+        let bytes = serde_json::to_vec_pretty(state).map_err(io::Error::from);
+        bytes.and_then(|bytes| self.write("state.json", &bytes)).map_err(|error| self.unwritable(&error))
+    }
+
+    /// Keeps a batch that the server will never take. `block` is a zstd frame.
+    pub(crate) fn quarantine(&self, name: &str, block: &[u8], why: &str) -> Result<PathBuf, AgentError> {
+        let write = || {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path.join("quarantine"))?;
+            self.write(&format!("quarantine/{name}.zst"), block)?;
+            self.write(&format!("quarantine/{name}.txt"), why.as_bytes())
+        };
+        write().map_err(|error| self.unwritable(&error))?;
+        Ok(self.path.join(format!("quarantine/{name}.zst")))
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = self.path.join(name);
+        let new = path.with_extension("new");
+        let mut file = open_private(&new)?;
+        file.set_len(0)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        File::open(path.parent().unwrap_or(&self.path))?.sync_all()
+    }
+
+    fn unwritable(&self, error: &io::Error) -> AgentError {
+        AgentError::State {
+            path: self.path.clone(),
+            what: format!("can't be written ({error}): free space, or correct the directory's rights"),
+        }
+    }
+}
+
+fn open_private(path: &Path) -> io::Result<File> {
+    fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_survives_and_belongs_to_one_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/state");
+        let state_dir = StateDir::open(&path).unwrap();
+        let mut state = state_dir.load().unwrap();
+        state.epoch = 7;
+        let place = FilePlace { dev: 1, inode: 2, offset: u64::MAX, pieces: 3, beginning: "ff".into() };
+        state.files.insert("/var/log/syslog".into(), place);
+        state_dir.save(&state).unwrap();
+        assert!(matches!(StateDir::open(&path), Err(AgentError::InUse(_))));
+        drop(state_dir);
+        assert_eq!(StateDir::open(&path).unwrap().load().unwrap(), state);
+    }
+
+    #[test]
+    fn damaged_state_is_not_taken_for_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = StateDir::open(dir.path()).unwrap();
+        for damaged in ["", "{", "{\"version\": 2}"] {
+            fs::write(dir.path().join("state.json"), damaged).unwrap();
+            let error = state_dir.load().unwrap_err().to_string();
+            assert!(error.contains("state.json") && error.contains("move it away"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refused_batch_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = StateDir::open(dir.path()).unwrap().quarantine("1-0", b"block", "why").unwrap();
+        assert_eq!(fs::read(path).unwrap(), b"block");
+    }
+}

@@ -1,0 +1,85 @@
+//! Lines of a file on their way: shipped, found, verified.
+
+use crate::support::{Dev, sigillo, sigillo_json, sigillo_ok};
+
+/// Lines that a careless program would change on the way.
+const ODD: &[u8] = b"caf\xe9 not UTF-8\ncolour \x1b[31mred\x1b[0m and a bell \x07\nlast line without an end";
+
+#[test]
+fn shipped_lines_are_found_and_verified() {
+    let dev = Dev::start();
+    let dir = dev.dir.path();
+    let lines: String = (0..2_500).map(|n| format!("line {n} of host web-1, word{}\n", n % 500)).collect();
+    dev.ship("app.log", lines.as_bytes());
+
+    let found = sigillo_json(dir, &["query", "word123", "--source", "dev-agent", "--reason", "test"]);
+    let originals: Vec<&str> = found.iter().map(|record| record["original"].as_str().unwrap()).collect();
+    let expected: Vec<String> = (0..5).map(|k| format!("line {} of host web-1, word123", k * 500 + 123)).collect();
+    assert_eq!(originals, expected);
+
+    let head = &sigillo_json(dir, &["head"])[0];
+    let (size, chain) = (head["size"].as_u64().unwrap(), head["chain_hash"].as_str().unwrap().to_owned());
+    assert!(size > 2_500, "{head}");
+    let noted = ["--expect-size", &size.to_string(), "--expect-chain", &chain];
+    let report = &sigillo_json(dir, &[&["verify", "--reason", "test"], noted.as_slice()].concat())[0];
+    assert_eq!(report["verdict"], "intact");
+    assert!(report["records"].as_u64().unwrap() >= size, "{report}");
+
+    let stopped = dev.server.stop().unwrap();
+    assert!(stopped.status.success(), "{}\n{}", stopped.status, stopped.command.log_tail());
+    let data = stopped.command.data_dir();
+    let local = [&["verify", "--db", data.to_str().unwrap()], noted.as_slice()].concat();
+    assert_eq!(sigillo_json(dir, &local)[0]["verdict"], "intact");
+    // A head that the journal never had.
+    let other = ["verify", "--db", data.to_str().unwrap(), "--expect-size", "7", "--expect-chain", &chain];
+    assert_eq!(sigillo(dir, &other).status.code(), Some(1));
+}
+
+#[test]
+fn odd_bytes_arrive_and_reach_no_terminal_raw() {
+    let dev = Dev::start();
+    let dir = dev.dir.path();
+    dev.ship("odd.log", ODD);
+    let found = sigillo_json(dir, &["query", "--source", "dev-agent", "--reason", "test"]);
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert_eq!(found[1]["original"], "colour \u{1b}[31mred\u{1b}[0m and a bell \u{7}");
+    assert_eq!(found[2]["original"], "last line without an end");
+    assert_eq!(found[0]["original"]["base64"], "Y2Fm6SBub3QgVVRGLTg=");
+    let shown = sigillo_ok(dir, &["query", "colour", "--reason", "test"]);
+    assert!(shown.contains("red") && !shown.contains(['\u{1b}', '\u{7}']), "{shown:?}");
+}
+
+#[test]
+fn a_file_shipped_again_sends_only_what_is_new() {
+    let dev = Dev::start();
+    let dir = dev.dir.path();
+    dev.ship("grows.log", b"first\nsecond\n");
+    dev.ship("grows.log", b"first\nsecond\nthird\n");
+    let found = sigillo_json(dir, &["query", "--source", "dev-agent", "--reason", "test"]);
+    let originals: Vec<_> = found.iter().map(|record| record["original"].as_str().unwrap()).collect();
+    assert_eq!(originals, ["first", "second", "third"]);
+}
+
+#[test]
+fn reads_are_records() {
+    let dev = Dev::start();
+    let dir = dev.dir.path();
+    sigillo_ok(dir, &["query", "nothing-like-this", "--reason", "case 4711"]);
+    let read = sigillo_json(dir, &["query", "--class", "journal", "--reason", "look"]);
+    let opened: Vec<_> = read.iter().filter(|record| record["event_name"] == "read.opened").collect();
+    assert!(opened.iter().any(|record| record.to_string().contains("case 4711")), "{read:?}");
+    let closed = read.iter().filter(|record| record["event_name"] == "read.closed").count();
+    // The one that looks is still open.
+    assert_eq!(closed + 1, opened.len(), "{read:?}");
+}
+
+#[test]
+fn a_line_appended_by_hand_is_found() {
+    let dev = Dev::start();
+    let dir = dev.dir.path();
+    let (cert, key) = (dir.join("panel.pem"), dir.join("panel.key"));
+    let identity = ["--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    sigillo_ok(dir, &[identity.as_slice(), &["append", "a word by hand"]].concat());
+    let found = sigillo_json(dir, &["query", "a word by hand", "--class", "panel", "--reason", "test"]);
+    assert_eq!(found.len(), 1, "{found:?}");
+}

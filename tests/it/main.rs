@@ -1,0 +1,7 @@
+//! End-to-end tests on the real binaries, and of the house they live in. One module a subject.
+
+mod house;
+mod journey;
+mod refusals;
+mod restart;
+mod support;
