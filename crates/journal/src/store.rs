@@ -60,6 +60,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Free bytes of the disk it writes to.
     fn free_bytes(&self) -> io::Result<u64>;
 
+    /// Closes the database and opens it for reading only, as it was left.
+    fn reopen_read_only(&self) -> Result<(), StoreError>;
+
     /// Closes and opens the database again, so that it recovers from a full disk. If it can't be opened for writing, reads
     /// go on where that is possible.
     fn reopen(&self) -> Result<(), StoreError>;
@@ -243,6 +246,13 @@ impl Store for RocksStore {
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
+    fn reopen_read_only(&self) -> Result<(), StoreError> {
+        let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = None;
+        *slot = Some(open_database_read_only(&self.path)?);
+        Ok(())
+    }
+
     fn reopen(&self) -> Result<(), StoreError> {
         let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
         // Closed before it is opened again: the database locks its folder.
@@ -278,7 +288,9 @@ impl From<rocksdb::Error> for StoreError {
         // The binding keeps no sub-code: a full disk and a missing file are told from other failures of the disk by the
         // operating system's own words only.
         let kind = match error.kind() {
-            IOError if message.contains("No space left") => StoreErrorKind::NoSpace,
+            IOError if message.contains("No space left") || message.contains("quota exceeded") => {
+                StoreErrorKind::NoSpace
+            }
             IOError if message.contains("No such file") => StoreErrorKind::Damaged,
             Corruption | NotFound | InvalidArgument => StoreErrorKind::Damaged,
             _ => StoreErrorKind::Failed,

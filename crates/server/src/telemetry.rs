@@ -22,7 +22,10 @@ const ACK_BUCKETS: [f64; 11] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25
 /// Begins to log to standard error. Once in a process.
 pub fn log(table: &LogTable) -> Result<(), ServerError> {
     let fault = |error: &dyn ToString| ServerError::Telemetry(error.to_string());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(table)?).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter(table)?)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match table.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
