@@ -183,7 +183,7 @@ fn denied(role: Role, action: Action) -> Status {
 }
 
 fn unknown(peer: &Peer) -> Status {
-    Status::permission_denied(format!(
+    Status::unauthenticated(format!(
         "the certificate {} belongs to no [[source]] and no [[reader]] of the server's configuration",
         peer.fingerprint
     ))

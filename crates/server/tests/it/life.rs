@@ -1,0 +1,86 @@
+//! Start, stop, and what is read again in between.
+
+use std::fs;
+
+use sigillo_proto::v1::append_response::Message as Answer;
+use sigillo_server::{clock::Clock, config::ClassTable};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{Chain, Fixture, attribute, body, configure, connect, line};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_finishes_what_was_taken_and_is_on_record() {
+    let server = Fixture::start().await;
+    let mut chain = Chain::new("dev-agent");
+    let mut stream = server.append("agent").await;
+    stream.receipt(chain.seal(&[line("taken")])).await;
+    server.controls.shutdown.cancel();
+    let Ok(Some(Answer::Drain(drain))) = stream.answer().await else { panic!("no drain") };
+    assert!(drain.reconnect_ms > 0);
+    assert!(matches!(stream.answer().await, Ok(None)), "the stream ends well");
+    let dir = server.stop().await;
+
+    let server = Fixture::start_in(dir, |_| {}, Clock::default()).await;
+    assert_eq!(server.of_source("dev-agent").await.iter().map(body).collect::<Vec<_>>(), ["taken"]);
+    assert_eq!(server.events("journal.started").await.len(), 2);
+    assert_eq!(server.events("journal.stopped").await.len(), 1);
+    assert_eq!(server.events("journal.unclean_stop").await.len(), 0);
+    assert_eq!(server.events("clock.state").await.len(), 2);
+    let loaded = server.events("config.loaded").await;
+    assert_eq!(attribute(&loaded[0], "config_sha256").len(), 64);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_of_a_class_keeps_its_name_for_ever() {
+    let class = |name: &str| vec![ClassTable { name: name.into(), number: 300, retention: None }];
+    let dir = Fixture::start_with(|config| config.classes = class("vpn")).await.stop().await;
+    // Also when a configuration in between did not know it.
+    let dir = Fixture::start_in(dir, |_| {}, Clock::default()).await.stop().await;
+    let error = Fixture::start_in(dir, |config| config.classes = class("doors"), Clock::default()).await.fails().await;
+    assert!(error.to_string().contains("\"doors\" has number 300, which the journal knows as \"vpn\""), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_read_again() {
+    let server = Fixture::start().await;
+    let other = tempfile::tempdir().unwrap();
+    configure(other.path(), |_| {});
+    assert!(connect(server.address, other.path(), Some("agent")).await.is_err());
+    for file in ["server.pem", "server.key", "ca.pem"] {
+        fs::copy(other.path().join(file), server.dir.path().join(file)).unwrap();
+    }
+    server.controls.reload.notify_one();
+    while connect(server.address, other.path(), Some("agent")).await.is_err() {}
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_served_and_nothing_else() {
+    let server = Fixture::start().await;
+    server.append("agent").await.receipt(Chain::new("dev-agent").seal(&[line("counted")])).await;
+    let get = async |path: &str| {
+        let mut stream = TcpStream::connect(server.metrics).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    };
+    let metrics = get("/metrics").await;
+    assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("sigillo_ingest_records_total"), "{metrics}");
+    assert!(get("/").await.starts_with("HTTP/1.1 404"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_are_written_for_those_who_asked_for_free_ports() {
+    let server = Fixture::start().await;
+    // Answers only when it has started.
+    server.append("agent").await;
+    let text = fs::read_to_string(server.dir.path().join("data/addresses.toml")).unwrap();
+    assert_eq!(text, format!("listen = \"{}\"\nmetrics = \"{}\"\n", server.address, server.metrics));
+    server.stop().await;
+}

@@ -1,0 +1,8 @@
+//! The server over real sockets and real TLS, through `run` as the program calls it.
+
+mod identity;
+mod ingest;
+mod life;
+mod limits;
+mod reads;
+mod support;
