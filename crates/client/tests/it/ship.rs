@@ -40,7 +40,9 @@ async fn ship_ten(script: &[Act]) -> (TestServer, Vec<v1::Receipt>) {
     push(&mut shipper, 0..10).await;
     let receipts = shipper.flush().await.unwrap();
     assert_eq!(shipper.waiting(), 0);
+    let closing = Instant::now();
     shipper.close().await;
+    assert!(closing.elapsed() < Duration::from_secs(3), "a stream that has ended is not waited for");
     assert_eq!(server.shared().durable, lines(10));
     (server, receipts)
 }
@@ -99,6 +101,7 @@ async fn a_refused_batch_is_given_back_and_the_others_go_on_in_a_new_epoch() {
     let server = TestServer::start([Act::Take, Act::Refuse(RefusalKind::Invalid)]).await;
     let mut shipper = shipper(&server, 2).await;
     push(&mut shipper, 0..6).await;
+    shipper.cut().await.unwrap();
     let mut outcomes = Vec::new();
     while shipper.waiting() > 0 {
         outcomes.push(shipper.settled().await.unwrap());
