@@ -7,7 +7,7 @@ use sigillo_client::Responses;
 use sigillo_proto::v1::{self, search_response::Message};
 
 use crate::{
-    failure::Failure,
+    failure::{Failure, tell},
     filter::FilterArgs,
     global::GlobalArgs,
     output::{Sink, Style},
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: QueryArgs, global: &GlobalArgs) -> Result<ExitCode
     let done = shown?;
     finished?;
     if let Some(done) = done.filter(|done| !done.cursor.is_empty()) {
-        eprintln!("sigillo: there is more, go on with --cursor {}", hex::encode(&done.cursor));
+        tell(&format!("there is more, go on with --cursor {}", hex::encode(&done.cursor)));
     }
     Ok(ExitCode::SUCCESS)
 }
