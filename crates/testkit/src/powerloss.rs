@@ -94,7 +94,11 @@ pub fn cut(directory: &Path, log: &Path) -> Result<Cut> {
         let just_created = recorded.just_created == Some(&path);
         let known = recorded.files.remove(&inode).filter(|_| !just_created);
         let Some(contents) = known.or_else(|| just_created.then(Contents::default)) else {
-            ensure!(rewound.contains(&inode), "{} was created past the shim, which therefore proves nothing", path.display());
+            ensure!(
+                rewound.contains(&inode),
+                "{} was created past the shim, which therefore proves nothing",
+                path.display()
+            );
             continue;
         };
         rewound.insert(inode);

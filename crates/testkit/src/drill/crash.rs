@@ -62,7 +62,9 @@ pub fn run(options: &Options) -> Result<Tally> {
             Ok(survived) => println!("trial {trial:>3} {kind:<9} {survived}"),
             Err(error) => {
                 println!("trial {trial:>3} {kind:<9} FAILED: {error:#}");
-                *slot = None;
+                if let Some(site) = slot.take() {
+                    println!("{}", site.last_words());
+                }
             }
         }
     }
