@@ -10,10 +10,10 @@ use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 
 use super::{
-    database::{Database, FOLDER},
     image::{Images, key},
     verdict::Place,
 };
+use crate::database::{Database, FOLDER};
 
 /// A file to be changed.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(super) fn pick<'a>(images: &'a Images, number: usize, random: &mut ChaCha12R
             let tables = Database::open_read_only(image)?.live_files()?;
             let table = tables.get(random.random_range(0..tables.len())).context("there are no tables")?;
             if let ("tail", Some(from), Some(last)) =
-                (table.column_family_name.as_str(), key(&table.start_key), key(&table.end_key))
+                (table.column_family_name.as_str(), key(table.start_key.as_ref()), key(table.end_key.as_ref()))
             {
                 let to = images.entries.iter().find(|entry| entry.from == last).context("no entry has this key")?.to;
                 records = Some((from, to));

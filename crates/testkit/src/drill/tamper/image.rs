@@ -21,10 +21,10 @@ use sigillo_model::{
     ids::{Origin, ReceiptTime, SourceId, TenantId},
 };
 
-use super::database::Database;
 use crate::{
     batches::BatchChain,
     config,
+    database::Database,
     drill::random,
     records::{Records, records},
 };
@@ -90,11 +90,13 @@ impl Images {
         });
         let entries = entries.collect::<Result<Vec<_>>>()?;
         let tables = Database::open_read_only(&crashed)?.live_files()?;
-        let last =
-            tables.iter().filter(|table| table.column_family_name == "tail").filter_map(|table| key(&table.end_key));
+        let last = tables
+            .iter()
+            .filter(|table| table.column_family_name == "tail")
+            .filter_map(|table| key(table.end_key.as_ref()));
         let last = last.max().context("there are no tables")?;
         let logged_from = entries.iter().find(|entry| entry.from == last).context("no entry has this key")?.to;
-        Ok(Self { entries, closed, crashed, origin, logged_from })
+        Ok(Self { closed, crashed, origin, entries, logged_from })
     }
 
     pub(super) fn any(&self, random: &mut ChaCha12Rng) -> &Path {
@@ -108,8 +110,8 @@ impl Images {
 }
 
 /// The sequence that is a key of `tail`.
-pub(super) fn key(key: &Option<Vec<u8>>) -> Option<u64> {
-    key.as_deref().and_then(|key| key.try_into().ok()).map(u64::from_be_bytes)
+pub(super) fn key(key: Option<&Vec<u8>>) -> Option<u64> {
+    key.and_then(|key| key.as_slice().try_into().ok()).map(u64::from_be_bytes)
 }
 
 struct Writer {
