@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{ArgGroup, Parser};
 use sigillo_server::{
-    Controls, Listeners,
+    Controls, Listeners, check,
     clock::Clock,
     config::{Settings, default_listen, default_metrics_listen},
     dev, run, telemetry,
@@ -53,6 +53,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let settings = settings(&arguments)?;
     if arguments.check_config {
+        check(&settings)?;
         println!("{} holds together", settings.path.display());
         return Ok(());
     }

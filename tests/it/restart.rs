@@ -13,7 +13,7 @@ use sigillo_testkit::{
     server::{Server, ServerCommand},
 };
 
-use crate::support::{Dev, ship_file, sigillo, sigillo_json, sigillo_ok};
+use crate::support::{Dev, ship_file, sigillo_json, sigillo_ok};
 
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
@@ -47,7 +47,8 @@ fn a_clean_stop_is_recorded_and_a_second_server_is_refused() {
     let dev = Dev::start();
     let refused = dev.server.command().start_refused().unwrap();
     assert!(!refused.success());
-    assert!(sigillo(dev.dir.path(), &["head"]).status.success(), "the first server serves on");
+    let url = format!("https://{}", dev.server.listen());
+    sigillo_ok(dev.dir.path(), &["--server", &url, "head"]);
     let stopped = dev.server.stop().unwrap();
     assert!(stopped.status.success(), "{}", stopped.command.log_tail());
     let server = stopped.command.start().unwrap();

@@ -35,7 +35,14 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> Option<u8> {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
-            Self::Refused(_) | Self::Client(ClientError::Refused { .. }) => Some(EXIT_REFUSED),
+            Self::Refused(_)
+            | Self::Client(
+                ClientError::Refused { .. }
+                | ClientError::InvalidBatch { .. }
+                | ClientError::Gap { .. }
+                | ClientError::Fork(_)
+                | ClientError::StaleEpoch(_),
+            ) => Some(EXIT_REFUSED),
             Self::Usage(_) | Self::Client(ClientError::Url { .. } | ClientError::File { .. }) => Some(EXIT_USAGE),
             Self::Unreadable(_) | Self::Client(_) | Self::Io(_) => Some(EXIT_UNREADABLE),
         }

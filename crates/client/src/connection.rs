@@ -36,7 +36,7 @@ impl Connection {
     /// Connects: TCP, TLS 1.3, HTTP/2. Whether the server knows our certificate shows in the first call.
     pub async fn open(endpoint: &Endpoint) -> Result<Self, ClientError> {
         let url = endpoint.url.clone();
-        let stream = Mutex::new(Some(tls::connect(endpoint).await?));
+        let stream = Mutex::new(Some(Box::pin(tls::connect(endpoint)).await?));
         // The stream is made before, so that its errors are known; and used once, so that nothing reconnects unasked.
         let connector = tower::service_fn(move |_| {
             let stream = stream.lock().ok().and_then(|mut stream| stream.take());

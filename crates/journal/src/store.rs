@@ -147,7 +147,9 @@ fn options() -> rocksdb::Options {
     // The database's own log goes where the program's goes: no file of it lies in a folder that may be evidence, or full.
     options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |level, line| match level {
         LogLevel::Error | LogLevel::Fatal => tracing::error!(target: "rocksdb", "{line}"),
-        _ => tracing::warn!(target: "rocksdb", "{line}"),
+        LogLevel::Warn => tracing::warn!(target: "rocksdb", "{line}"),
+        // It also gets what RocksDB calls headers: a thousand lines of settings at every start.
+        _ => (),
     }));
     options.set_max_open_files(256);
     options

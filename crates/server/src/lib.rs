@@ -22,4 +22,4 @@ mod run;
 mod tls;
 
 pub use error::{OwnError, ServerError};
-pub use run::{Controls, Listeners, run};
+pub use run::{Controls, Listeners, check, run};

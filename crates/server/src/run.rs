@@ -71,6 +71,12 @@ impl Listeners {
     }
 }
 
+/// Checks what a start would read besides the configuration itself.
+pub fn check(settings: &Settings) -> Result<(), ServerError> {
+    telemetry::filter(&settings.log)?;
+    Tls::load(settings.tls.clone()).map(drop)
+}
+
 /// What the outside asks of a running server.
 #[derive(Debug, Clone, Default)]
 pub struct Controls {

@@ -1,6 +1,6 @@
 //! The server's own log and metrics. Neither ever holds a record's body or a secret.
 
-use std::{convert::Infallible, sync::OnceLock, time::Duration};
+use std::{convert::Infallible, io::IsTerminal, sync::OnceLock, time::Duration};
 
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,13 +22,17 @@ const ACK_BUCKETS: [f64; 11] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25
 /// Begins to log to standard error. Once in a process.
 pub fn log(table: &LogTable) -> Result<(), ServerError> {
     let fault = |error: &dyn ToString| ServerError::Telemetry(error.to_string());
-    let filter = EnvFilter::try_new(&table.filter).map_err(|error| fault(&format!("[log] filter: {error}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(table)?).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     match table.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     }
     .map_err(|error| fault(&error))
+}
+
+/// Which events are logged.
+pub fn filter(table: &LogTable) -> Result<EnvFilter, ServerError> {
+    EnvFilter::try_new(&table.filter).map_err(|error| ServerError::Telemetry(format!("[log] filter: {error}")))
 }
 
 /// The metrics of this process. They are global because the `metrics` crate's are.

@@ -26,8 +26,6 @@ Examples:
   sigillo query --class panel --action server.delete --tenant acme -r -n 20
   sigillo query --host web-1 --severity error --since '2026-11-23 12:00' -o json | jq .body")]
 pub(crate) struct QueryArgs {
-    #[command(flatten)]
-    pub(crate) filter: FilterArgs,
     /// At most so many records [default: all]
     #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -40,6 +38,8 @@ pub(crate) struct QueryArgs {
     /// All fields of each record, not only its line
     #[arg(short, long)]
     verbose: bool,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
 }
 
 /// Opaque bytes of the server, in hexadecimal.

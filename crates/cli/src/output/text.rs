@@ -307,7 +307,7 @@ mod tests {
             content.original = raw.into();
             let [core, personal, content] = parts.map(|part| part.map(Into::into));
             let format = if json { Format::Json } else { Format::Text };
-            let style = Style { verbose, format, ..style() };
+            let style = Style { format, verbose, ..style() };
             for record in [fields.encode(), Record { core, personal, content }] {
                 let result = v1::ResultRecord { source: source.clone(), ..result(record) };
                 let shown = String::from_utf8(style.record(&result).unwrap()).unwrap();

@@ -62,11 +62,12 @@ impl Link {
         let reports = self.reports.clone();
         tokio::select! {
             () = reports.closed() => {}
-            Err(error) = self.serve(session) => {
-                // A caller that is gone needs no error.
-                let _ = reports.send(Err(error)).await;
+            served = self.serve(session) => {
+                if let Err(error) = served {
+                    // A caller that is gone needs no error.
+                    let _ = reports.send(Err(error)).await;
+                }
             }
-            else => {}
         }
     }
 

@@ -204,7 +204,8 @@ mod tests {
             // The order of complaints may differ, not whether there is one.
             prop_assert_eq!(check(record.as_ref()).is_ok(), fields.check_limits().is_ok());
             if let Ok(claim) = check(record.as_ref()) {
-                prop_assert_eq!(claim, fields.core.unwrap().tenant.as_bytes());
+                let core = fields.core.unwrap();
+                prop_assert_eq!(claim, core.tenant.as_bytes());
             }
         }
 
