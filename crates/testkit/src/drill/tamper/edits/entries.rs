@@ -132,9 +132,7 @@ pub(super) fn rechained(scene: &mut Scene<'_>) -> Result<Place> {
             _ => state.epoch_opening(entry.source, entry.epoch),
         };
         entry.batch_hash = batch_hash(&previous, entry.source, entry.epoch, entry.source_seq, &commitments);
-        for (envelope, commitment) in entry.envelopes().zip(&commitments) {
-            state.chain = chain::link(&state.chain, &envelope, commitment);
-        }
+        state.chain = chain::link_all(state.chain, entry.envelopes(), &commitments);
         entry.chain_hash = state.chain;
         let count = u64::from(entry.count);
         let source = SourceState {
