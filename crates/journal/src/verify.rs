@@ -94,8 +94,31 @@ pub fn verify_meeting(
         }
         Err(error) => return Err(VerifyError::Unreadable(format!("{}: {error}", head_path.display()))),
     };
-    let store: Arc<dyn Store> = Arc::new(RocksStore::open_read_only(&database).map_err(|error| at(0, &error))?);
-    Verification { store, head_file, noted, progress }.run()
+    match RocksStore::open_read_only(&database) {
+        Ok(store) => Verification { store: Arc::new(store), head_file, noted, progress }.run(),
+        Err(error) => Err(locate_damage(&database, head_file, progress, &error)),
+    }
+}
+
+/// The database can't be opened whole. If that is because of its write-ahead log, what stands before the damage can be walked,
+/// and tells where the damage is.
+fn locate_damage(
+    database: &Path,
+    head_file: HeadFile,
+    progress: impl FnMut(Progress),
+    error: &StoreError,
+) -> VerifyError {
+    let unopened = at(0, error);
+    if error.kind != StoreErrorKind::Damaged {
+        return unopened;
+    }
+    let Ok(store) = RocksStore::open_before_damage(database) else { return unopened };
+    let (from, to) = match (Verification { store: Arc::new(store), head_file, noted: None, progress }).run() {
+        Ok(report) => (report.records, report.records),
+        Err(VerifyError::Altered(finding)) => (finding.from, finding.to),
+        Err(VerifyError::Unreadable(_)) => return unopened,
+    };
+    altered(from, to, format!("the write-ahead log is damaged; it held these records, or later ones: {error}"))
 }
 
 struct Verification<P> {

@@ -62,7 +62,9 @@ pub fn run(options: &Options) -> Result<Tally> {
             Ok(survived) => println!("trial {trial:>3} {kind:<9} {survived}"),
             Err(error) => {
                 println!("trial {trial:>3} {kind:<9} FAILED: {error:#}");
-                *slot = None;
+                if let Some(site) = slot.take() {
+                    println!("{}", site.last_words());
+                }
             }
         }
     }
@@ -83,17 +85,16 @@ async fn hold(slot: &mut Option<Site>, shim: Option<(&Shim, bool)>, random: &mut
     if let Some(old) = slot.take_if(|site| site.trials == TRIALS_PER_SITE) {
         old.retire().await.context("a journal at the end of its trials")?;
     }
-    let site = match slot {
-        Some(site) => site,
-        None => {
-            let mut site = Site::new(shim, random.random())?;
-            if random.random_bool(0.3) {
-                site.kill_at_start(instant(random, KILL_AT_START_MAX)).context("a kill in the very first start")?;
-                site.cut_power().context("a power cut in the very first start")?;
-            }
-            site.start().context("the first start")?;
-            slot.insert(site)
+    let site = if let Some(site) = slot {
+        site
+    } else {
+        let mut site = Site::new(shim, random.random())?;
+        if random.random_bool(0.3) {
+            site.kill_at_start(instant(random, KILL_AT_START_MAX)).context("a kill in the very first start")?;
+            site.cut_power().context("a power cut in the very first start")?;
         }
+        site.start().context("the first start")?;
+        slot.insert(site)
     };
     site.trials += 1;
     // Now and then so early that not everybody is connected.

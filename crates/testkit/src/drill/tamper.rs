@@ -1,7 +1,6 @@
 //! The tamper drill: one edit of a copy of a journal, and `sigillo verify` must say that it is altered, and where. As many
 //! copies that nobody altered must be called intact.
 
-mod database;
 mod edits;
 mod flips;
 mod image;
@@ -26,13 +25,12 @@ use sigillo_journal::{Journal, Options as JournalOptions};
 use tempfile::TempDir;
 
 use self::{
-    database::Database,
     edits::{EDITS, Scene},
     image::{Images, copy_all, copy_linked},
     verdict::{Place, Verdict, verify},
 };
 use super::{Tally, random};
-use crate::config;
+use crate::{config, database::Database};
 
 /// What to do.
 #[derive(Debug, Clone, clap::Args)]
@@ -181,9 +179,9 @@ impl Trials<'_> {
     fn control(&self, dir: &Path, control: Control, crashed: bool) -> Result<Verdict> {
         let image = if crashed { &self.images.crashed } else { &self.images.closed };
         if let Control::Copied = control {
-            copy_all(image, dir)?
+            copy_all(image, dir)?;
         } else {
-            copy_linked(image, dir, None)?
+            copy_linked(image, dir, None)?;
         }
         match control {
             Control::Untouched | Control::Copied => {}

@@ -21,6 +21,8 @@ use crate::{
 
 const SOURCES: [(&str, &str); 4] =
     [("web-1", "service"), ("backup-1", "backup"), ("panel", "panel"), ("admin-host", "admin")];
+/// Lines of the server's log that are shown after a failure.
+const LOG_LINES: usize = 12;
 /// Longest wait for the senders to notice that the server is gone.
 const PARTING_MAX: Duration = Duration::from_secs(30);
 
@@ -83,6 +85,19 @@ impl Site {
         let cut = powerloss::cut(&data, log)?;
         powerloss::begin(&data, log)?;
         Ok(Some(cut))
+    }
+
+    /// Whether the server runs, and the end of its log, indented.
+    pub(super) fn last_words(&self) -> String {
+        let runs = match &self.server {
+            Some(server) if server.usage().is_ok_and(|usage| usage.peak_rss_bytes > 0) => "the server runs",
+            Some(_) => "the server has ended",
+            None => "the server was killed",
+        };
+        let log = self.command.log_tail();
+        let lines: Vec<&str> = log.lines().rev().take(LOG_LINES).collect();
+        let lines = lines.into_iter().rev().map(|line| format!("\n      {line}"));
+        format!("    {runs}; its log ends:{}", lines.collect::<String>())
     }
 
     /// Lets all senders send, and kills the server meanwhile.

@@ -16,10 +16,10 @@ use sigillo_model::{
 };
 
 use super::{
-    database::Database,
     image::{Images, Indexed},
     verdict::Place,
 };
+use crate::database::Database;
 
 /// Makes one edit and says where.
 pub(super) type Edit = fn(&mut Scene<'_>) -> Result<Place>;

@@ -10,10 +10,10 @@ use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 
 use super::{
-    database::{Database, FOLDER},
-    image::Images,
+    image::{Images, key},
     verdict::Place,
 };
+use crate::database::{Database, FOLDER};
 
 /// A file to be changed.
 #[derive(Debug)]
@@ -44,10 +44,8 @@ pub(super) fn pick<'a>(images: &'a Images, number: usize, random: &mut ChaCha12R
         TABLE => {
             let tables = Database::open_read_only(image)?.live_files()?;
             let table = tables.get(random.random_range(0..tables.len())).context("there are no tables")?;
-            let key =
-                |key: &Option<Vec<u8>>| key.as_deref().and_then(|key| key.try_into().ok()).map(u64::from_be_bytes);
             if let ("tail", Some(from), Some(last)) =
-                (table.column_family_name.as_str(), key(&table.start_key), key(&table.end_key))
+                (table.column_family_name.as_str(), key(table.start_key.as_ref()), key(table.end_key.as_ref()))
             {
                 let to = images.entries.iter().find(|entry| entry.from == last).context("no entry has this key")?.to;
                 records = Some((from, to));
@@ -60,6 +58,7 @@ pub(super) fn pick<'a>(images: &'a Images, number: usize, random: &mut ChaCha12R
                 .filter(|path| path.as_ref().is_ok_and(|path| holds_log(path)))
                 .collect::<Result<_>>()?;
             let log = logs.get(random.random_range(0..logs.len().max(1))).context("there is no log with records")?;
+            records = Some((images.logged_from, images.size()));
             log.strip_prefix(image)?.to_owned()
         }
         "manifest" => {

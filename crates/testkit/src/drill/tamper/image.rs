@@ -21,10 +21,10 @@ use sigillo_model::{
     ids::{Origin, ReceiptTime, SourceId, TenantId},
 };
 
-use super::database::Database;
 use crate::{
     batches::BatchChain,
     config,
+    database::Database,
     drill::random,
     records::{Records, records},
 };
@@ -55,6 +55,8 @@ pub(super) struct Images {
     pub(super) origin: Origin,
     /// Every entry, in order.
     pub(super) entries: Vec<Indexed>,
+    /// First sequence that stands in the log of `crashed` and in none of its tables.
+    pub(super) logged_from: u64,
 }
 
 /// What the drill remembers of an entry.
@@ -86,7 +88,15 @@ impl Images {
             let entry = Entry::decode(&value)?;
             Ok(Indexed { from: entry.seq.get(), to: entry.end(), source: entry.source })
         });
-        Ok(Self { entries: entries.collect::<Result<_>>()?, closed, crashed, origin })
+        let entries = entries.collect::<Result<Vec<_>>>()?;
+        let tables = Database::open_read_only(&crashed)?.live_files()?;
+        let last = tables
+            .iter()
+            .filter(|table| table.column_family_name == "tail")
+            .filter_map(|table| key(table.end_key.as_ref()));
+        let last = last.max().context("there are no tables")?;
+        let logged_from = entries.iter().find(|entry| entry.from == last).context("no entry has this key")?.to;
+        Ok(Self { closed, crashed, origin, entries, logged_from })
     }
 
     pub(super) fn any(&self, random: &mut ChaCha12Rng) -> &Path {
@@ -97,6 +107,11 @@ impl Images {
     pub(super) fn size(&self) -> u64 {
         self.entries.last().map_or(0, |entry| entry.to)
     }
+}
+
+/// The sequence that is a key of `tail`.
+pub(super) fn key(key: Option<&Vec<u8>>) -> Option<u64> {
+    key.and_then(|key| key.as_slice().try_into().ok()).map(u64::from_be_bytes)
 }
 
 struct Writer {

@@ -1,6 +1,7 @@
 //! What a fresh process of `sigillo verify` says of a journal, and where it should find an edit.
 
 use std::{
+    ffi::OsStr,
     fmt,
     path::Path,
     process::{Command, Stdio},
@@ -79,13 +80,16 @@ impl Place {
             Self::Records { from, to } => meets(*from, *to),
             Self::File { name, records } => {
                 // Of a table whose properties are damaged, RocksDB names the manifest that lists it.
-                let named =
-                    verdict.said.contains(name) || (name.ends_with(".sst") && verdict.said.contains("MANIFEST"));
+                let named = verdict.said.contains(name) || (is_table(name) && verdict.said.contains("MANIFEST"));
                 named || records.is_some_and(|(first, end)| meets(first, end))
             }
             Self::Anywhere => true,
         }
     }
+}
+
+fn is_table(name: &str) -> bool {
+    Path::new(name).extension() == Some(OsStr::new("sst"))
 }
 
 impl fmt::Display for Place {

@@ -11,10 +11,8 @@ use sigillo_model::{
     state::JournalState,
 };
 
-use super::{
-    super::{database::Database, verdict::Place},
-    Scene,
-};
+use super::{super::verdict::Place, Scene};
+use crate::database::Database;
 
 /// Offset of the chain value in `meta/head`, after version and size.
 const HEAD_CHAIN: usize = 9;

@@ -123,8 +123,12 @@ pub(super) fn records_exchanged(scene: &mut Scene<'_>) -> Result<Place> {
     let of_one = Inflated::read(&scene.entry_bytes(&one)?)?.records.swap_remove(0);
     let other = scene.pick(|inflated| inflated.records[0] != of_one && inflated.entry.seq.get() != one.from)?;
     let of_other = Inflated::read(&scene.entry_bytes(&other)?)?.records.swap_remove(0);
-    scene.change(one, |inflated, _| Ok(inflated.records[0] = of_other))?;
-    scene.change(other, |inflated, _| Ok(inflated.records[0] = of_one))?;
+    for (entry, record) in [(one, of_other), (other, of_one)] {
+        scene.change(entry, |inflated, _| {
+            inflated.records[0] = record;
+            Ok(())
+        })?;
+    }
     Ok(if one.from < other.from { one.place() } else { other.place() })
 }
 
