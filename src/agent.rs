@@ -1,6 +1,6 @@
 //! `sigillo-agent`: ships this machine's logs to the journal.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -85,11 +85,14 @@ async fn main() -> ExitCode {
 
 async fn run(config: PathBuf, once: bool, log: &str, log_json: bool) -> anyhow::Result<ExitCode> {
     let filter = EnvFilter::try_new(log).context("--log")?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     if log_json {
-        logs.json().init()
+        logs.json().init();
     } else {
-        logs.init()
+        logs.init();
     }
     let config = Config::load(&config)?;
     let mode = if once { Mode::Once } else { Mode::Follow };

@@ -43,7 +43,6 @@ fn check_config_names_what_is_wrong() {
     let wrong = [
         (good.replace("class = \"service\"", "class = \"servcie\""), "servcie"),
         (format!("lisen = \"127.0.0.1:1\"\n{good}"), "lisen"),
-        (good.replace("server.key", "no-such.key"), "no-such.key"),
         (good.replace("role = \"auditor\"", "role = \"king\""), "king"),
     ];
     for (text, named) in wrong {

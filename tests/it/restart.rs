@@ -8,12 +8,12 @@ use sigillo_proto::v1::{self, append_request, append_response::Message};
 use sigillo_testkit::{
     batches::BatchChain,
     config::{self, READER, Source},
-    database,
+    database::Database,
     records::records,
     server::{Server, ServerCommand},
 };
 
-use crate::support::{Dev, ship_file, sigillo, sigillo_json, sigillo_ok};
+use crate::support::{Dev, ship_file, sigillo_json, sigillo_ok};
 
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
@@ -47,7 +47,8 @@ fn a_clean_stop_is_recorded_and_a_second_server_is_refused() {
     let dev = Dev::start();
     let refused = dev.server.command().start_refused().unwrap();
     assert!(!refused.success());
-    assert!(sigillo(dev.dir.path(), &["head"]).status.success(), "the first server serves on");
+    let url = format!("https://{}", dev.server.listen());
+    sigillo_ok(dev.dir.path(), &["--server", &url, "head"]);
     let stopped = dev.server.stop().unwrap();
     assert!(stopped.status.success(), "{}", stopped.command.log_tail());
     let server = stopped.command.start().unwrap();
@@ -61,7 +62,11 @@ fn a_clean_stop_is_recorded_and_a_second_server_is_refused() {
 fn a_database_of_another_version_is_refused_and_left_alone() {
     let dev = Dev::start();
     let stopped = dev.server.stop().unwrap();
-    let set_format = |format: &[u8]| database::put(&stopped.command.data_dir(), "meta", b"format", format).unwrap();
+    let set_format = |format: &[u8]| {
+        let database = Database::open(&stopped.command.data_dir()).unwrap();
+        database.put("meta", b"format", format).unwrap();
+        database.close().unwrap();
+    };
     set_format(b"sigillo journal 2");
     assert!(!stopped.command.start_refused().unwrap().success());
     let log = stopped.command.log_tail();

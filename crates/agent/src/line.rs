@@ -101,7 +101,10 @@ pub(crate) fn split_message(message: &Bytes) -> Vec<Piece> {
 mod tests {
     use super::*;
 
-    fn pieces(splitter: &mut Splitter) -> Vec<(Vec<u8>, Option<(u32, bool)>)> {
+    /// Bytes, and index and end mark of a fragment.
+    type Shown = (Vec<u8>, Option<(u32, bool)>);
+
+    fn pieces(splitter: &mut Splitter) -> Vec<Shown> {
         std::iter::from_fn(|| splitter.next_piece())
             .map(|piece| (piece.bytes.to_vec(), piece.fragment.map(|f| (f.index, f.last))))
             .collect()

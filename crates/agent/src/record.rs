@@ -52,5 +52,18 @@ impl Stream {
 
 /// Cut to what a short field may hold; the whole stands in the original.
 fn short(text: &str) -> String {
-    text.get(..text.floor_char_boundary(FIELD_MAX_BYTES)).unwrap_or_default().to_owned()
+    let end = (0..=text.len().min(FIELD_MAX_BYTES)).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or_default()).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_fields_are_cut_between_characters() {
+        assert_eq!(short(&"é".repeat(FIELD_MAX_BYTES)).len(), FIELD_MAX_BYTES);
+        assert_eq!(short(&format!("x{}", "é".repeat(FIELD_MAX_BYTES))).len(), FIELD_MAX_BYTES - 1);
+        assert_eq!(short("é"), "é");
+    }
 }

@@ -63,7 +63,7 @@ pub async fn run(config: Config, mode: Mode, stop: CancellationToken) -> Result<
     let result = agent.work(&mut chunks, &stop).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     let result = match result {
-        Ok(()) => agent.finish(mode, &stop).await,
+        Ok(()) => agent.finish(&stop).await,
         Err(error) => Err(error),
     };
     // Also after an error: what was acknowledged is not sent again.
@@ -129,8 +129,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Sends what was taken and waits for the acks.
-    async fn finish(&mut self, mode: Mode, stop: &CancellationToken) -> Result<(), AgentError> {
+    /// Sends what was taken and waits for the acks; once stopped, not for long.
+    async fn finish(&mut self, stop: &CancellationToken) -> Result<(), AgentError> {
         let rest = async {
             self.shipper.cut().await?;
             while self.shipper.waiting() > 0 {
@@ -140,9 +140,7 @@ impl Agent {
             Ok(())
         };
         let patience = async {
-            if mode == Mode::Once {
-                stop.cancelled().await;
-            }
+            stop.cancelled().await;
             sleep(STOP_WAIT).await;
         };
         let finished = tokio::select! {
@@ -159,18 +157,14 @@ impl Agent {
             error!(records = batch.count, file = %path.display(), message, "the server refused records; they are set aside");
         }
         let count = usize::try_from(settled.records).unwrap_or(usize::MAX).min(self.marks.len());
-        for (key, mark) in self.marks.drain(..count) {
-            match mark {
-                Mark::File { file, offset, pieces } => {
-                    // Only the last mark of a file counts; the others are written over before anybody looks.
-                    self.state.files.insert(key.to_string(), file.place(offset, pieces));
-                }
-                Mark::Cursor(cursor) => {
-                    self.state.journald.insert(key.to_string(), cursor.to_string());
-                }
-                Mark::Nowhere => {}
+        let mut settled_marks = self.marks.drain(..count).peekable();
+        while let Some((key, mark)) = settled_marks.next() {
+            // Of a run of marks of one source the last one says it all.
+            if settled_marks.peek().is_none_or(|(next, _)| !Arc::ptr_eq(next, &key)) {
+                self.state.remember(&key, &mark);
             }
         }
+        drop(settled_marks);
         self.state.epoch = settled.position.epoch.get();
         self.state.next = settled.position.next.get();
         self.state.head = settled.position.head.to_string();
@@ -200,7 +194,8 @@ async fn start(config: &Config, state: &State, mode: Mode) -> Result<Shipper, Ag
     };
     let mut backoff = Backoff::default();
     loop {
-        let attempt = async { Shipper::start(&Connection::open(&config.server).await?, options.clone()).await };
+        let attempt =
+            Box::pin(async { Shipper::start(&Connection::open(&config.server).await?, options.clone()).await });
         let error = match attempt.await {
             Ok(shipper) => {
                 let welcome = shipper.welcome();

@@ -11,7 +11,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::AgentError;
+use crate::{AgentError, source::Mark};
 
 const VERSION: u32 = 1;
 
@@ -47,6 +47,21 @@ pub(crate) struct State {
     /// By units.
     #[serde(default)]
     pub(crate) journald: BTreeMap<String, String>,
+}
+
+impl State {
+    /// Remembers how far the source of this key was acknowledged.
+    pub(crate) fn remember(&mut self, key: &str, mark: &Mark) {
+        match mark {
+            Mark::File { file, offset, pieces } => {
+                self.files.insert(key.to_owned(), file.place(*offset, *pieces));
+            }
+            Mark::Cursor(cursor) => {
+                self.journald.insert(key.to_owned(), cursor.to_string());
+            }
+            Mark::Nowhere => {}
+        }
+    }
 }
 
 /// The state directory, held by this process alone.

@@ -1,14 +1,22 @@
 //! Why a command did not succeed, and the exit code that says so to scripts.
 
-use std::io;
+use std::io::{self, Write};
 
 use sigillo_client::ClientError;
+
+use crate::output::escape::escape;
 
 /// Exit codes, as `sigillo --help` lists them.
 pub(crate) const EXIT_ALTERED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 const EXIT_UNREADABLE: u8 = 3;
 const EXIT_REFUSED: u8 = 4;
+
+/// Says something to people, on standard error. What a server says is no more trusted than what a record says.
+pub(crate) fn tell(text: &str) {
+    // Nobody may be listening (`2>&1 | head`).
+    let _ = writeln!(io::stderr(), "sigillo: {}", escape(text));
+}
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +43,14 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> Option<u8> {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
-            Self::Refused(_) | Self::Client(ClientError::Refused { .. }) => Some(EXIT_REFUSED),
+            Self::Refused(_)
+            | Self::Client(
+                ClientError::Refused { .. }
+                | ClientError::InvalidBatch { .. }
+                | ClientError::Gap { .. }
+                | ClientError::Fork(_)
+                | ClientError::StaleEpoch(_),
+            ) => Some(EXIT_REFUSED),
             Self::Usage(_) | Self::Client(ClientError::Url { .. } | ClientError::File { .. }) => Some(EXIT_USAGE),
             Self::Unreadable(_) | Self::Client(_) | Self::Io(_) => Some(EXIT_UNREADABLE),
         }

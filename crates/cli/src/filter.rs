@@ -12,9 +12,9 @@ use crate::severity;
 #[command(next_help_heading = "Which records (an option may be repeated: any of its values)")]
 pub(crate) struct FilterArgs {
     /// Text within the message, the original line or an attribute; exact, by bytes
-    #[arg(value_name = "TEXT", conflicts_with = "contains")]
+    #[arg(value_name = "TEXT", conflicts_with = "contains", help_heading = None::<&str>)]
     pub(crate) text: Option<String>,
-    /// The same, as an option
+    /// The same as TEXT, as an option
     #[arg(short = 'g', long, value_name = "TEXT")]
     pub(crate) contains: Option<String>,
     /// Class of the source: backup, management, service, panel, admin, journal, or a configured one
@@ -52,7 +52,7 @@ pub(crate) struct FilterArgs {
     #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
     pub(crate) received_until: Option<u64>,
     /// Why you read: a case, a ticket, a sentence. Kept in the journal, as is every read
-    #[arg(long, value_name = "TEXT", default_value = "", help_heading = "Your reading")]
+    #[arg(long, value_name = "TEXT", default_value = "", help_heading = None::<&str>)]
     pub(crate) reason: String,
 }
 

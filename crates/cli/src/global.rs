@@ -36,7 +36,7 @@ pub(crate) struct GlobalArgs {
     /// Form of the output
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORM")]
     pub(crate) output: Format,
-    /// Whether to use colour; auto: on a terminal, unless `NO_COLOR` is set
+    /// Whether to use colour
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub(crate) color: Color,
     /// Don't start a pager (`$SIGILLO_PAGER`, `$PAGER`, else less) on a terminal

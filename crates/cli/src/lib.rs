@@ -15,7 +15,6 @@ use clap::{Parser, Subcommand};
 use commands::{append, completion, head, man, query, tail, verify};
 use failure::Failure;
 use global::GlobalArgs;
-use output::escape::escape;
 
 /// Search, follow, verify and write the journal of Sigillo
 #[derive(Debug, Parser)]
@@ -75,8 +74,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
 
 fn fail(failure: &Failure) -> ExitCode {
     let Some(code) = failure.exit_code() else { return ExitCode::SUCCESS };
-    // What a server says is no more trusted than what a record says.
-    eprintln!("sigillo: {}", escape(failure.to_string()));
+    failure::tell(&failure.to_string());
     ExitCode::from(code)
 }
 

@@ -32,9 +32,11 @@ pub(crate) enum Format {
 /// Whether in colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
-    /// On a terminal, unless `NO_COLOR` is set.
+    /// On a terminal, unless `NO_COLOR` is set
     Auto,
+    /// Also into files and pipes
     Always,
+    /// Plain text
     Never,
 }
 

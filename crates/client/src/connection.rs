@@ -10,7 +10,10 @@ use tonic::{
     transport::{Channel, Endpoint as Transport},
 };
 
-use crate::{AppendSession, ClientError, Endpoint, tls};
+use crate::{
+    AppendSession, ClientError, Endpoint,
+    tls::{self, Peer},
+};
 
 /// Answers of the server may hold one stored entry, whose parts and lists come on top of a whole message of a source.
 const ANSWER_MAX_BYTES: usize = 2 * MESSAGE_MAX_BYTES;
@@ -24,6 +27,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 pub struct Connection {
     endpoint: Endpoint,
     channel: Channel,
+    peer: Peer,
 }
 
 impl fmt::Debug for Connection {
@@ -36,7 +40,8 @@ impl Connection {
     /// Connects: TCP, TLS 1.3, HTTP/2. Whether the server knows our certificate shows in the first call.
     pub async fn open(endpoint: &Endpoint) -> Result<Self, ClientError> {
         let url = endpoint.url.clone();
-        let stream = Mutex::new(Some(tls::connect(endpoint).await?));
+        let peer = Peer::new(&url);
+        let stream = Mutex::new(Some(Box::pin(tls::connect(endpoint, &peer)).await?));
         // The stream is made before, so that its errors are known; and used once, so that nothing reconnects unasked.
         let connector = tower::service_fn(move |_| {
             let stream = stream.lock().ok().and_then(|mut stream| stream.take());
@@ -52,8 +57,8 @@ impl Connection {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .connect_with_connector(connector)
             .await
-            .map_err(|error| ClientError::from_cause(&url, &error))?;
-        Ok(Self { endpoint: endpoint.clone(), channel })
+            .map_err(|error| ClientError::from_cause(&peer, &error))?;
+        Ok(Self { endpoint: endpoint.clone(), channel, peer })
     }
 
     /// Where this connection leads.
@@ -66,7 +71,7 @@ impl Connection {
         let client = IngestClient::new(self.channel.clone())
             .max_encoding_message_size(MESSAGE_MAX_BYTES)
             .max_decoding_message_size(MESSAGE_MAX_BYTES);
-        AppendSession::open(client, &self.endpoint.url, hello).await
+        AppendSession::open(client, &self.peer, hello).await
     }
 
     /// Searches what was durable when the search began. An answer whose last message is not `Done` was cut off.
@@ -103,33 +108,33 @@ impl Connection {
         answer: Result<tonic::Response<Streaming<T>>, tonic::Status>,
     ) -> Result<Responses<T>, ClientError> {
         let stream = answer.map_err(|status| self.error(&status))?.into_inner();
-        Ok(Responses::new(stream, &self.endpoint.url))
+        Ok(Responses::new(stream, &self.peer))
     }
 
     fn error(&self, status: &tonic::Status) -> ClientError {
-        ClientError::from_status(&self.endpoint.url, status)
+        ClientError::from_status(&self.peer, status)
     }
 }
 
 /// Messages of a server, as they come. Dropped, it tells the server to stop.
 pub struct Responses<T> {
     stream: Streaming<T>,
-    url: String,
+    peer: Peer,
 }
 
 impl<T> fmt::Debug for Responses<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Responses").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Responses").field("url", &self.peer.url).finish_non_exhaustive()
     }
 }
 
 impl<T> Responses<T> {
-    pub(crate) fn new(stream: Streaming<T>, url: &str) -> Self {
-        Self { stream, url: url.to_owned() }
+    pub(crate) fn new(stream: Streaming<T>, peer: &Peer) -> Self {
+        Self { stream, peer: peer.clone() }
     }
 
     /// The next message, or `None` after the last. Loses nothing when it is cancelled.
     pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
-        self.stream.message().await.map_err(|status| ClientError::from_status(&self.url, &status))
+        self.stream.message().await.map_err(|status| ClientError::from_status(&self.peer, &status))
     }
 }

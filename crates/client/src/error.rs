@@ -2,6 +2,7 @@
 
 use std::{error::Error, io, path::PathBuf};
 
+use crate::tls::Peer;
 use sigillo_model::{batch::BatchError, block::PushError};
 
 /// Why a call failed.
@@ -147,25 +148,23 @@ impl From<tonic::Code> for Code {
 
 impl ClientError {
     /// Reads a status: either the server's own word, or the transport's, which then has a cause.
-    pub(crate) fn from_status(url: &str, status: &tonic::Status) -> Self {
+    pub(crate) fn from_status(peer: &Peer, status: &tonic::Status) -> Self {
         match status.source() {
-            Some(cause) => Self::from_cause(url, cause),
+            Some(cause) => Self::from_cause(peer, cause),
             None => Self::Refused { code: status.code().into(), message: status.message().to_owned() },
         }
     }
 
     /// Looks for what really happened below the layers of the transport.
-    pub(crate) fn from_cause(url: &str, cause: &(dyn Error + 'static)) -> Self {
-        let mut deepest = cause;
-        loop {
-            if let Some(tls) = deepest.downcast_ref::<io::Error>().and_then(tls_error) {
-                return Self::from_tls(url, tls);
-            }
-            match deepest.source() {
-                Some(source) => deepest = source,
-                None => return Self::Unreachable { url: url.to_owned(), what: deepest.to_string() },
-            }
+    pub(crate) fn from_cause(peer: &Peer, cause: &(dyn Error + 'static)) -> Self {
+        if let Some(fault) = peer.fault.get() {
+            return Self::from_tls(&peer.url, fault);
         }
+        let mut deepest = cause;
+        while let Some(source) = deepest.source() {
+            deepest = source;
+        }
+        Self::Unreachable { url: peer.url.to_string(), what: deepest.to_string() }
     }
 
     pub(crate) fn from_connect(url: &str, error: &io::Error) -> Self {
@@ -190,6 +189,6 @@ impl ClientError {
     }
 }
 
-fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+pub(crate) fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }

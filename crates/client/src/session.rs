@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use crate::{ClientError, Responses};
+use crate::{ClientError, Responses, tls::Peer};
 
 /// Version of the protocol that this client speaks.
 pub const PROTOCOL: u32 = 1;
@@ -30,7 +30,7 @@ pub struct AppendSession {
 #[derive(Debug, Clone)]
 pub struct AppendSender {
     messages: mpsc::Sender<v1::AppendRequest>,
-    url: String,
+    peer: Peer,
 }
 
 /// The way from the server.
@@ -42,15 +42,15 @@ pub struct AppendReceiver {
 impl AppendSession {
     pub(crate) async fn open(
         mut client: IngestClient<Channel>,
-        url: &str,
+        peer: &Peer,
         hello: v1::Hello,
     ) -> Result<Self, ClientError> {
         let (messages, queue) = mpsc::channel(QUEUED_MESSAGES);
-        let sender = AppendSender { messages, url: url.to_owned() };
+        let sender = AppendSender { messages, peer: peer.clone() };
         sender.send(append_request::Message::Hello(hello)).await?;
         let answer = client.append(ReceiverStream::new(queue)).await;
-        let stream = answer.map_err(|status| ClientError::from_status(url, &status))?.into_inner();
-        let mut messages = Responses::new(stream, url);
+        let stream = answer.map_err(|status| ClientError::from_status(peer, &status))?.into_inner();
+        let mut messages = Responses::new(stream, peer);
         let first = messages.next().await?.and_then(|response| response.message);
         let Some(append_response::Message::Welcome(welcome)) = first else {
             return Err(ClientError::Protocol("the first answer of a stream must be a welcome".into()));
@@ -84,7 +84,8 @@ impl AppendSender {
 
     /// Waits for room for one message. Loses nothing when it is cancelled.
     pub(crate) async fn reserve(&self) -> Result<mpsc::OwnedPermit<v1::AppendRequest>, ClientError> {
-        let ended = |_| ClientError::Unreachable { url: self.url.clone(), what: "the stream has ended".into() };
+        let ended =
+            |_| ClientError::Unreachable { url: self.peer.url.to_string(), what: "the stream has ended".into() };
         self.messages.clone().reserve_owned().await.map_err(ended)
     }
 }

@@ -1,22 +1,56 @@
 //! TLS 1.3 with a client certificate, over rustls and aws-lc-rs.
 
-use std::{io, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::{ClientError, Endpoint};
+use crate::{ClientError, Endpoint, error};
 
 /// For TCP's and TLS's handshakes together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The server at the other end, for errors.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) url: Arc<str>,
+    /// Why TLS ended, if it did: the layers above keep only the text of such an error. With TLS 1.3 the server looks at our
+    /// certificate after our handshake is over, so its refusal comes with the first bytes that are read.
+    pub(crate) fault: Arc<OnceLock<rustls::Error>>,
+}
+
+impl Peer {
+    pub(crate) fn new(url: &str) -> Self {
+        Self { url: url.into(), fault: Arc::default() }
+    }
+}
+
+/// A stream that remembers why TLS ended.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+}
+
 /// Connects once. Files are read anew each time, so that renewed certificates count from the next connection on.
-pub(crate) async fn connect(endpoint: &Endpoint) -> Result<TlsStream<TcpStream>, ClientError> {
+pub(crate) async fn connect(endpoint: &Endpoint, peer: &Peer) -> Result<Watched, ClientError> {
     let url = &endpoint.url;
     let target = endpoint.target()?;
     let config = client_config(endpoint)?;
@@ -38,6 +72,7 @@ pub(crate) async fn connect(endpoint: &Endpoint) -> Result<TlsStream<TcpStream>,
         .await
         .map_err(slow)
         .and_then(|result| result)
+        .map(|stream| Watched { stream, peer: peer.clone() })
         .map_err(|error| ClientError::from_connect(url, &error))
 }
 
@@ -86,4 +121,47 @@ fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, ClientError> {
 
 fn wrong(setting: &'static str, path: &Path, what: String) -> ClientError {
     ClientError::File { setting, path: path.to_owned(), what }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Poll::Ready(Err(error)) = &result
+            && let Some(fault) = error::tls_error(error)
+        {
+            // The first one is the cause.
+            let _ = self.peer.fault.set(fault.clone());
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }

@@ -10,10 +10,12 @@ use sigillo_model::{
     chain,
     entry::{Entry, Run},
     ids::{BatchHash, ChainHash, Count, Epoch, ReceiptTime, Seq, SourceId, SourceSeq, TenantId},
+    limits::{BATCH_MAX_RECORDS, BLOCK_MAX_BYTES},
     state::{JournalState, SourceState},
 };
 
 use crate::{
+    error::SubmitError,
     layout::{self, Table},
     store::{StoreError, WriteSet},
     submit::{Head, Submission},
@@ -93,19 +95,17 @@ pub enum Refusal {
 /// What came of a frame: its receipts and refusals in the frame's order, and what must be written for them to hold.
 #[derive(Debug)]
 pub(crate) struct Applied {
-    pub(crate) outcomes: Vec<Result<Receipt, Refusal>>,
+    pub(crate) outcomes: Vec<Result<Receipt, SubmitError>>,
     pub(crate) writes: WriteSet,
     pub(crate) touched: Vec<(SourceId, SourceState)>,
 }
 
 /// Applies a frame to `state`. `remembered` looks a batch up by its key in `batches` and gives its receipt.
-///
-/// After an error the state is undefined: the caller must load it again.
 pub(crate) fn apply(
     state: &mut JournalState,
     frame: &[Submission],
     remembered: impl Fn(&[u8; 32]) -> Result<Option<Receipt>, StoreError>,
-) -> Result<Applied, StoreError> {
+) -> Applied {
     let mut applied =
         Applied { outcomes: Vec::with_capacity(frame.len()), writes: WriteSet::default(), touched: Vec::new() };
     let mut in_frame: HashMap<[u8; 32], Receipt> = HashMap::new();
@@ -117,7 +117,13 @@ pub(crate) fn apply(
         let seen = known.is_some_and(|source| (batch.epoch, batch.first) < (source.epoch, source.next));
         let earlier = match in_frame.get(&key) {
             Some(receipt) => Some(Receipt { repeated: true, ..*receipt }),
-            None if seen => remembered(&key)?,
+            None if seen => match remembered(&key) {
+                Ok(earlier) => earlier,
+                Err(error) => {
+                    applied.outcomes.push(Err(SubmitError::Unreadable(error.to_string())));
+                    continue;
+                }
+            },
             None => None,
         };
         let outcome = match place(state, submission, known, earlier) {
@@ -130,7 +136,7 @@ pub(crate) fn apply(
                 tenants.extend(submission.runs.iter().map(|run| run.tenant));
             }),
         };
-        applied.outcomes.push(outcome);
+        applied.outcomes.push(outcome.map_err(SubmitError::Refused));
     }
     for source in sources {
         if let Some(source_state) = state.sources.get(&source) {
@@ -148,7 +154,7 @@ pub(crate) fn apply(
         let head = Head::of(state);
         applied.writes.puts.push((Table::Meta, layout::HEAD_KEY.to_vec(), layout::encode_head(&head)));
     }
-    Ok(applied)
+    applied
 }
 
 enum Place {
@@ -212,6 +218,12 @@ fn check_shape(submission: &Submission) -> Result<(), Refusal> {
     if batch.first.checked_add(u64::from(batch.count)).is_none() {
         return invalid("the batch's sequences run past the end of 64-bit numbers");
     }
+    if batch.count as usize > BATCH_MAX_RECORDS || batch.block_bytes as usize > BLOCK_MAX_BYTES {
+        return invalid("the batch is larger than the limits that the journal states");
+    }
+    if submission.runs.iter().any(|run| run.records == 0) {
+        return invalid("a run covers at least one record");
+    }
     if covered != u64::from(batch.count) || submission.commitments.len() != batch.count as usize {
         return invalid("runs and commitments must cover the records of the batch");
     }
@@ -246,10 +258,7 @@ fn append(
         block_bytes: batch.block_bytes,
         compressed: &batch.compressed,
     };
-    let mut link = state.chain;
-    for (envelope, commitment) in entry.envelopes().zip(&submission.commitments) {
-        link = chain::link(&link, &envelope, commitment);
-    }
+    let link = chain::link_all(state.chain, entry.envelopes(), &submission.commitments);
     entry.chain_hash = link;
 
     for run in &submission.runs {

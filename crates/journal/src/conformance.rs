@@ -24,10 +24,10 @@ use sigillo_model::{
 };
 
 use crate::{
-    Direction, Journal, OpenError, Options, Receipt, Refusal, StoreError, StoreErrorKind, Submission, SubmitError,
-    TenantRun,
-    layout::Table,
-    options,
+    Direction, Journal, OpenError, Opened, Options, Receipt, Refusal, StoreError, StoreErrorKind, Submission,
+    SubmitError, TenantRun,
+    layout::{self, Table},
+    options, recover,
     store::{Pair, RocksStore, Store, WriteSet},
     verify,
 };
@@ -66,6 +66,10 @@ impl Store for MemoryStore {
 
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(u64::MAX)
+    }
+
+    fn reopen_read_only(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn reopen(&self) -> Result<(), StoreError> {
@@ -128,6 +132,10 @@ impl Store for Faulty {
 
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(self.free_bytes.load(Ordering::Relaxed))
+    }
+
+    fn reopen_read_only(&self) -> Result<(), StoreError> {
+        self.inner.reopen_read_only()
     }
 
     fn reopen(&self) -> Result<(), StoreError> {
@@ -218,11 +226,17 @@ fn origin() -> Origin {
     Origin::new("test.example/journal").unwrap()
 }
 
+fn open(store: Arc<dyn Store>, options: &Options) -> Result<Opened, OpenError> {
+    let exists = store.get(Table::Meta, layout::FORMAT_KEY)?.is_some();
+    let head_file = recover::head_file(&options::head_path(&options.dir), &options.origin, exists)?;
+    Journal::open_store(store, options, &head_file, None)
+}
+
 impl Trial {
     fn new(dir: &Path, durable: Arc<dyn Store>, reopen: fn(&Path, &Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
         let options = Options::new(dir, origin());
         let store = Faulty::new(durable.clone());
-        let opened = Journal::open_store(store.clone(), &options, None).unwrap();
+        let opened = open(store.clone(), &options).unwrap();
         assert!(opened.created && !opened.unclean);
         let senders = (0..3_u8)
             .map(|number| {
@@ -334,7 +348,7 @@ impl Trial {
         let closed = journal.close().await.is_ok();
         self.store = Faulty::new((self.reopen)(&self.options.dir, &self.durable));
         self.durable = self.store.inner.clone();
-        let opened = Journal::open_store(self.store.clone(), &self.options, None).unwrap();
+        let opened = open(self.store.clone(), &self.options).unwrap();
         assert!(!opened.created);
         assert_eq!(opened.unclean, !closed);
         assert!(opened.journal.head().size >= size);
@@ -503,7 +517,7 @@ fn a_journal_that_lost_records_is_not_opened() {
         trial.act(&Act::Send { source: 0, records: 3, fate: Fate::Good }).await;
         trial.journal.take().unwrap().close().await.unwrap();
         let emptied = Arc::new(MemoryStore::default());
-        let error = Journal::open_store(emptied, &trial.options, None).unwrap_err();
+        let error = open(emptied, &trial.options).unwrap_err();
         assert!(matches!(error, OpenError::Lost { durable: 3, found: 0 }), "{error}");
     });
 }
@@ -515,11 +529,11 @@ fn another_origin_or_version_is_refused() {
     runtime.block_on(async {
         let trial = in_memory(dir.path());
         let other = Options::new(dir.path(), Origin::new("other.example").unwrap());
-        let error = Journal::open_store(trial.durable.clone(), &other, None).unwrap_err();
+        let error = open(trial.durable.clone(), &other).unwrap_err();
         assert!(matches!(error, OpenError::Origin { .. }), "{error}");
-        let puts = vec![(Table::Meta, crate::layout::FORMAT_KEY.to_vec(), b"sigillo journal 9".to_vec())];
+        let puts = vec![(Table::Meta, layout::FORMAT_KEY.to_vec(), b"sigillo journal 9".to_vec())];
         trial.durable.commit(WriteSet { puts }).unwrap();
-        let error = Journal::open_store(trial.durable.clone(), &trial.options, None).unwrap_err();
+        let error = open(trial.durable.clone(), &trial.options).unwrap_err();
         assert!(matches!(error, OpenError::Version { .. }), "{error}");
     });
 }

@@ -63,7 +63,8 @@ pub enum SubmitError {
     /// The batch does not fit what the journal holds of its source; sending it again won't help.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The disk is nearly full. Send the batch again later: ingest resumes by itself.
+    /// The disk is nearly full. Send the same batch again later: ingest resumes by itself. It may have reached the disk all the
+    /// same, so no other batch may take its numbers.
     #[error(
         "the disk has {free_bytes} bytes left, {reserve_bytes} are kept in reserve: free space, ingest resumes by itself"
     )]
@@ -76,6 +77,10 @@ pub enum SubmitError {
     /// A write failed, and what reached the disk is not known. Nothing is taken until the journal is opened anew.
     #[error("a write to the journal failed ({0}); nothing is taken until the server is restarted and has verified it")]
     Poisoned(String),
+    /// The batch was received before, but what the journal holds of it can't be read now, so that it is not known whether it is
+    /// the same. Sending it again later may help; the operator must look at the disk.
+    #[error("a batch was received under these numbers, but can't be read to compare: {0}")]
+    Unreadable(String),
     /// The journal is closed.
     #[error("the journal is closed")]
     Closed,

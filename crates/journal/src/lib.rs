@@ -14,6 +14,7 @@ mod head_file;
 mod layout;
 mod options;
 mod read;
+mod recover;
 mod store;
 mod submit;
 pub mod verify;

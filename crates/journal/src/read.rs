@@ -101,9 +101,10 @@ impl Reader {
                     if seq >= size {
                         return Ok(None);
                     }
-                    let bytes = store.get(Table::Tail, &layout::tail_key(seq))?;
+                    let key = layout::tail_key(seq);
                     let missing = || derived(seq, "an entry is missing that the memory of batches names");
-                    bytes.ok_or_else(missing).map(|bytes| Some(StoredEntry::new(bytes.into())))
+                    let bytes = store.get(Table::Tail, &key)?.ok_or_else(missing)?;
+                    StoredEntry::read(&key, bytes.into()).map(Some)
                 });
                 entry.transpose()
             })
@@ -114,11 +115,21 @@ impl Reader {
 #[derive(Debug, Clone)]
 pub struct StoredEntry {
     bytes: Box<[u8]>,
+    seq: u64,
+    end: u64,
 }
 
 impl StoredEntry {
-    pub(crate) fn new(bytes: Box<[u8]>) -> Self {
-        Self { bytes }
+    /// Checks a row of `tail`: its checksum, its form, and that it stands where it says.
+    pub(crate) fn read(key: &[u8], bytes: Box<[u8]>) -> Result<Self, ReadError> {
+        let at = layout::read_u64(key).ok_or_else(|| derived(0, "a key of the tail is not a sequence"))?;
+        let altered = |fault| ReadError::Altered(Finding { from: at, to: at, fault });
+        let entry = Entry::decode(&bytes).map_err(|error| altered(Fault::Entry(error)))?;
+        let (seq, end) = (entry.seq.get(), entry.end());
+        if seq != at {
+            return Err(altered(Fault::Sequence { expected: at, found: seq }));
+        }
+        Ok(Self { bytes, seq, end })
     }
 
     /// As stored; what a verifier is fed.
@@ -128,16 +139,20 @@ impl StoredEntry {
 
     /// Its fields.
     pub fn entry(&self) -> Result<Entry<'_>, ReadError> {
-        Entry::decode(&self.bytes)
-            .map_err(|error| ReadError::Altered(Finding { from: 0, to: 0, fault: Fault::Entry(error) }))
+        let altered = |error| ReadError::Altered(Finding { from: self.seq, to: self.end, fault: Fault::Entry(error) });
+        Entry::decode_checked(&self.bytes).map_err(altered)
     }
 }
 
-/// Entries of a range, in order.
+/// Entries of a range, in order. Each must adjoin the one before, and the range must be covered: one that is missing or
+/// damaged is an error, never a shorter answer.
 pub struct Entries {
     pairs: Pairs,
+    /// What is still to come.
     range: Range<u64>,
     direction: Direction,
+    /// The entry that holds the start could not be read.
+    failed: Option<ReadError>,
 }
 
 impl std::fmt::Debug for Entries {
@@ -151,30 +166,43 @@ impl std::fmt::Debug for Entries {
 
 impl Entries {
     pub(crate) fn new(store: &Arc<dyn Store>, range: Range<u64>, direction: Direction) -> Self {
+        let mut failed = None;
         let from = match direction {
-            Direction::Forward => {
-                // The entry that holds the start may begin before it. If it can't be read, reading from the start says so.
-                let holder = containing(store.as_ref(), range.start).ok().flatten();
-                let first = holder.and_then(|stored| stored.entry().ok().map(|entry| entry.seq.get()));
-                first.unwrap_or(range.start)
-            }
+            // The entry that holds the start may begin before it.
+            Direction::Forward if !range.is_empty() => match containing(store.as_ref(), range.start) {
+                Ok(Some(stored)) => stored.seq,
+                Ok(None) => range.start,
+                Err(error) => {
+                    failed = Some(error);
+                    range.start
+                }
+            },
+            Direction::Forward => range.start,
             Direction::Backward => range.end.saturating_sub(1),
         };
         let pairs = Pairs::new(store.clone(), Table::Tail, layout::tail_key(from).to_vec(), direction);
-        Self { pairs, range, direction }
+        Self { pairs, range, direction, failed }
     }
 
-    fn check(&self, key: &[u8], value: Box<[u8]>) -> Result<Option<StoredEntry>, ReadError> {
-        let seq = layout::read_u64(key).ok_or_else(|| derived(0, "a key of the tail is not a sequence"))?;
-        let stored = StoredEntry::new(value);
-        let entry = Entry::decode(stored.bytes())
-            .map_err(|error| ReadError::Altered(Finding { from: seq, to: seq, fault: Fault::Entry(error) }))?;
-        if entry.seq.get() != seq {
-            let fault = Fault::Sequence { expected: seq, found: entry.seq.get() };
-            return Err(ReadError::Altered(Finding { from: seq, to: seq, fault }));
+    fn step(&mut self) -> Result<StoredEntry, ReadError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
         }
-        let within = seq < self.range.end && entry.end() > self.range.start;
-        Ok(within.then_some(stored))
+        let next = match self.direction {
+            Direction::Forward => self.range.start,
+            Direction::Backward => self.range.end.saturating_sub(1),
+        };
+        let missing = || derived(next, "the entry that holds this record is missing");
+        let (key, value) = self.pairs.next().ok_or_else(missing)??;
+        let stored = StoredEntry::read(&key, value)?;
+        if !(stored.seq..stored.end).contains(&next) {
+            return Err(missing());
+        }
+        match self.direction {
+            Direction::Forward => self.range.start = stored.end,
+            Direction::Backward => self.range.end = stored.seq,
+        }
+        Ok(stored)
     }
 }
 
@@ -185,15 +213,12 @@ impl Iterator for Entries {
         if self.range.is_empty() {
             return None;
         }
-        let item = match self.pairs.next()? {
-            Ok((key, value)) => self.check(&key, value).transpose(),
-            Err(error) => Some(Err(error.into())),
-        };
-        if !matches!(item, Some(Ok(_))) {
-            // Past the range, or nothing after this can be trusted.
+        let item = self.step();
+        if item.is_err() {
+            // Nothing after this can be trusted.
             self.range = 0..0;
         }
-        item
+        Some(item)
     }
 }
 
@@ -273,10 +298,9 @@ pub(crate) fn chain_at(store: &Arc<dyn Store>, origin: &Origin, size: u64) -> Re
 /// The entry that holds a sequence.
 fn containing(store: &dyn Store, seq: u64) -> Result<Option<StoredEntry>, ReadError> {
     let found = store.scan(Table::Tail, &layout::tail_key(seq), Direction::Backward, 1)?;
-    let Some((_, value)) = found.into_iter().next() else { return Ok(None) };
-    let stored = StoredEntry::new(value);
-    let holds = stored.entry()?.end() > seq;
-    Ok(holds.then_some(stored))
+    let Some((key, value)) = found.into_iter().next() else { return Ok(None) };
+    let stored = StoredEntry::read(&key, value)?;
+    Ok((stored.end > seq).then_some(stored))
 }
 
 fn derived(seq: u64, what: &str) -> ReadError {

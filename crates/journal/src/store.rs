@@ -60,6 +60,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Free bytes of the disk it writes to.
     fn free_bytes(&self) -> io::Result<u64>;
 
+    /// Closes the database and opens it for reading only, as it was left.
+    fn reopen_read_only(&self) -> Result<(), StoreError>;
+
     /// Closes and opens the database again, so that it recovers from a full disk. If it can't be opened for writing, reads
     /// go on where that is possible.
     fn reopen(&self) -> Result<(), StoreError>;
@@ -80,6 +83,10 @@ const TAIL_BUFFER_BYTES: usize = 32 << 20;
 const SMALL_BUFFER_BYTES: usize = 8 << 20;
 const BLOCK_CACHE_BYTES: usize = 32 << 20;
 
+/// The default silently drops acknowledged records after a flipped byte in the middle of the log. A torn end is what a crash
+/// leaves, and is caught by the head file if it was durable.
+const LOG_RECOVERY: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
+
 impl RocksStore {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let db = open_database(path)?;
@@ -88,7 +95,13 @@ impl RocksStore {
 
     /// Opens without changing a byte of the database, as it was left.
     pub(crate) fn open_read_only(path: &Path) -> Result<Self, StoreError> {
-        let db = open_database_read_only(path)?;
+        let db = open_database_read_only(path, LOG_RECOVERY)?;
+        Ok(Self { path: path.to_owned(), db: RwLock::new(Some(db)) })
+    }
+
+    /// As [`RocksStore::open_read_only`], but of a damaged log what stands before the damage is shown: to say where it is.
+    pub(crate) fn open_before_damage(path: &Path) -> Result<Self, StoreError> {
+        let db = open_database_read_only(path, DBRecoveryMode::PointInTime)?;
         Ok(Self { path: path.to_owned(), db: RwLock::new(Some(db)) })
     }
 
@@ -105,8 +118,9 @@ fn open_database(path: &Path) -> Result<DB, StoreError> {
     Ok(DB::open_cf_descriptors(&options, path, descriptors())?)
 }
 
-fn open_database_read_only(path: &Path) -> Result<DB, StoreError> {
+fn open_database_read_only(path: &Path, log_recovery: DBRecoveryMode) -> Result<DB, StoreError> {
     let mut options = options();
+    options.set_wal_recovery_mode(log_recovery);
     options.create_if_missing(false);
     options.create_missing_column_families(false);
     let mut names = DB::list_cf(&options, path)?;
@@ -129,9 +143,7 @@ fn open_database_read_only(path: &Path) -> Result<DB, StoreError> {
 fn options() -> rocksdb::Options {
     let mut options = rocksdb::Options::default();
     options.set_paranoid_checks(true);
-    // The default silently drops acknowledged records after a flipped byte in the middle of the log. A torn end is what a
-    // crash leaves, and is caught by the head file if it was durable.
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_wal_recovery_mode(LOG_RECOVERY);
     options.set_max_total_wal_size(128 << 20);
     options.set_recycle_log_file_num(0);
     options.set_track_and_verify_wals_in_manifest(true);
@@ -139,8 +151,8 @@ fn options() -> rocksdb::Options {
     options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |level, line| match level {
         LogLevel::Error | LogLevel::Fatal => tracing::error!(target: "rocksdb", "{line}"),
         LogLevel::Warn => tracing::warn!(target: "rocksdb", "{line}"),
-        // Its headers, a thousand lines of settings, come at every level.
-        _ => tracing::debug!(target: "rocksdb", "{line}"),
+        // It also gets what RocksDB calls headers: a thousand lines of settings at every start.
+        _ => (),
     }));
     options.set_max_open_files(256);
     options
@@ -243,6 +255,13 @@ impl Store for RocksStore {
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
+    fn reopen_read_only(&self) -> Result<(), StoreError> {
+        let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = None;
+        *slot = Some(open_database_read_only(&self.path, LOG_RECOVERY)?);
+        Ok(())
+    }
+
     fn reopen(&self) -> Result<(), StoreError> {
         let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
         // Closed before it is opened again: the database locks its folder.
@@ -256,7 +275,7 @@ impl Store for RocksStore {
             Err(error) => error,
         };
         // Opening for writing takes room that is not there: reading takes none, and goes on.
-        *slot = open_database_read_only(&self.path).ok();
+        *slot = open_database_read_only(&self.path, LOG_RECOVERY).ok();
         Err(error)
     }
 
@@ -278,7 +297,9 @@ impl From<rocksdb::Error> for StoreError {
         // The binding keeps no sub-code: a full disk and a missing file are told from other failures of the disk by the
         // operating system's own words only.
         let kind = match error.kind() {
-            IOError if message.contains("No space left") => StoreErrorKind::NoSpace,
+            IOError if message.contains("No space left") || message.contains("quota exceeded") => {
+                StoreErrorKind::NoSpace
+            }
             IOError if message.contains("No such file") => StoreErrorKind::Damaged,
             Corruption | NotFound | InvalidArgument => StoreErrorKind::Damaged,
             _ => StoreErrorKind::Failed,

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
+    io,
     path::Path,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -21,10 +22,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::{
     apply::Receipt,
     error::{OpenError, SubmitError},
+    head_file::HeadFile,
     options::{self, Options},
     read::Reader,
+    recover::{self, Recovered},
     store::{RocksStore, Store},
-    writer::{self, Message, Queued, Recovered},
+    writer::{self, Message, Queued},
 };
 
 /// A checked batch on its way into the journal: everything the envelopes need is here, taken before it is ordered.
@@ -108,8 +111,6 @@ struct Shared {
     head: watch::Receiver<Head>,
     sources: Arc<Mutex<HashMap<SourceId, SourceState>>>,
     reader: Reader,
-    /// Held, not read: while it is locked no other process opens this journal.
-    _lock: Option<File>,
 }
 
 impl Journal {
@@ -120,21 +121,32 @@ impl Journal {
             let path = path.to_owned();
             move |error| OpenError::Io { path, error }
         };
-        fs::create_dir_all(&options.dir).map_err(io(&options.dir))?;
+        create_dirs(&options.dir).map_err(io(&options.dir))?;
         let lock = lock(&options.dir)?;
         let database = options::database_dir(&options.dir);
+        let head_path = options::head_path(&options.dir);
+        let head_file = recover::head_file(&head_path, &options.origin, database.join("CURRENT").exists())?;
+        if head_file.size > 0 {
+            // Opening for writing replays the log, drops what it takes for torn and deletes the rest: evidence, if something is
+            // wrong. So everything is checked before, on the database as it was left.
+            let as_left: Arc<dyn Store> = Arc::new(RocksStore::open_read_only(&database)?);
+            recover::recover(&as_left, &options.origin, &head_file)?;
+        }
         let store: Arc<dyn Store> = Arc::new(RocksStore::open(&database)?);
-        Self::open_store(store, options, Some(lock))
+        Self::open_store(store, options, &head_file, Some(lock))
     }
 
     pub(crate) fn open_store(
         store: Arc<dyn Store>,
         options: &Options,
+        head_file: &HeadFile,
         lock: Option<File>,
     ) -> Result<Opened, OpenError> {
         let head_path = options::head_path(&options.dir);
         let Recovered { state, created, unclean, verified_records } =
-            writer::recover(&store, &options.origin, &head_path)?;
+            recover::recover(&store, &options.origin, head_file)?;
+        let open = HeadFile { origin: options.origin.clone(), size: state.size, chain: state.chain, clean: false };
+        open.write(&head_path).map_err(|error| OpenError::Io { path: head_path.clone(), error })?;
         let (durable, head) = watch::channel(Head::of(&state));
         let sources = Arc::new(Mutex::new(state.sources.clone()));
         let (queue, messages) = mpsc::unbounded_channel();
@@ -149,6 +161,7 @@ impl Journal {
             durable,
             sources: sources.clone(),
             messages,
+            lock,
         })
         .map_err(|error| OpenError::Io { path: head_path, error })?;
         let shared = Shared {
@@ -159,7 +172,6 @@ impl Journal {
             head,
             sources,
             reader,
-            _lock: lock,
         };
         Ok(Opened { journal: Self { shared: Arc::new(shared) }, created, unclean, verified_records })
     }
@@ -233,8 +245,31 @@ impl Future for Pending {
     }
 }
 
+/// Makes a folder and those above it that are missing, and syncs each into its parent: a loss of power must not take a
+/// journal's folder with its records.
+fn create_dirs(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_dirs(parent)?;
+    fs::create_dir(dir)?;
+    File::open(parent)?.sync_all()
+}
+
+/// Locks the journal's folder against writers, if it has a lock file: a copy on a read-only medium may have none.
+pub(crate) fn lock_for_reading(dir: &Path) -> Result<Option<File>, OpenError> {
+    let path = options::lock_path(dir);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(OpenError::Io { path, error }),
+    };
+    flock(file, dir, FlockOperation::NonBlockingLockShared).map(Some)
+}
+
 /// Locks the journal's folder against other processes.
-pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
+fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = options::lock_path(dir);
     let file = File::options()
         .create(true)
@@ -242,9 +277,13 @@ pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
         .truncate(false)
         .open(&path)
         .map_err(|error| OpenError::Io { path: path.clone(), error })?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    flock(file, dir, FlockOperation::NonBlockingLockExclusive)
+}
+
+fn flock(file: File, dir: &Path, operation: FlockOperation) -> Result<File, OpenError> {
+    match rustix::fs::flock(&file, operation) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(dir.to_owned())),
-        Err(error) => Err(OpenError::Io { path, error: error.into() }),
+        Err(error) => Err(OpenError::Io { path: options::lock_path(dir), error: error.into() }),
     }
 }

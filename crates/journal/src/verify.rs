@@ -1,11 +1,16 @@
 //! Verification of a local journal, read-only: every record, every link, the heads, and everything that is kept beside the
 //! records and follows from them.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    hash::{BuildHasher, RandomState},
+    io,
+    path::Path,
+    sync::Arc,
+};
 
 use sigillo_model::{
     audit::{Fault, Finding, Walker},
-    entry::{Entry, checksum},
+    entry::Entry,
     ids::{ChainHash, Origin, SourceId, TenantId},
     state::JournalState,
 };
@@ -73,7 +78,7 @@ pub fn verify_meeting(
     if !database.is_dir() {
         return Err(VerifyError::Unreadable(format!("{}: there is no journal here", dir.display())));
     }
-    let _lock = match submit::lock(dir) {
+    let _lock = match submit::lock_for_reading(dir) {
         Ok(lock) => lock,
         Err(error @ OpenError::InUse(_)) => {
             return Err(VerifyError::Unreadable(format!("{error}, or verify it over the wire")));
@@ -89,8 +94,31 @@ pub fn verify_meeting(
         }
         Err(error) => return Err(VerifyError::Unreadable(format!("{}: {error}", head_path.display()))),
     };
-    let store: Arc<dyn Store> = Arc::new(RocksStore::open_read_only(&database).map_err(|error| at(0, &error))?);
-    Verification { store, head_file, noted, progress }.run()
+    match RocksStore::open_read_only(&database) {
+        Ok(store) => Verification { store: Arc::new(store), head_file, noted, progress }.run(),
+        Err(error) => Err(locate_damage(&database, head_file, progress, &error)),
+    }
+}
+
+/// The database can't be opened whole. If that is because of its write-ahead log, what stands before the damage can be walked,
+/// and tells where the damage is.
+fn locate_damage(
+    database: &Path,
+    head_file: HeadFile,
+    progress: impl FnMut(Progress),
+    error: &StoreError,
+) -> VerifyError {
+    let unopened = at(0, error);
+    if error.kind != StoreErrorKind::Damaged {
+        return unopened;
+    }
+    let Ok(store) = RocksStore::open_before_damage(database) else { return unopened };
+    let (from, to) = match (Verification { store: Arc::new(store), head_file, noted: None, progress }).run() {
+        Ok(report) => (report.records, report.records),
+        Err(VerifyError::Altered(finding)) => (finding.from, finding.to),
+        Err(VerifyError::Unreadable(_)) => return unopened,
+    };
+    altered(from, to, format!("the write-ahead log is damaged; it held these records, or later ones: {error}"))
 }
 
 struct Verification<P> {
@@ -109,7 +137,7 @@ impl<P: FnMut(Progress)> Verification<P> {
             walker = walker.meeting(size, chain);
         }
         let mut report = Report { origin, records: 0, entries: 0, raw_bytes: 0, head };
-        let mut expected_memory = Fingerprint::default();
+        let mut expected_memory = Fingerprint::new();
         let mut reported = 0;
         for pair in read::pairs(&self.store, Table::Tail) {
             let size = walker.state().size;
@@ -120,10 +148,7 @@ impl<P: FnMut(Progress)> Verification<P> {
                 return Err(VerifyError::Altered(Finding { from: size, to: found.max(size), fault }));
             }
             let walked = walker.step(&value).map_err(VerifyError::Altered)?;
-            if let Ok(entry) = Entry::decode(&value) {
-                expected_memory
-                    .add(&layout::batch_key(entry.source, entry.epoch, entry.source_seq), &size.to_be_bytes());
-            }
+            expected_memory.add(&layout::batch_key(walked.source, walked.epoch, walked.source_seq), size);
             report.records += u64::from(walked.records);
             report.raw_bytes += walked.raw_bytes;
             report.entries += 1;
@@ -134,6 +159,10 @@ impl<P: FnMut(Progress)> Verification<P> {
         }
         walker.check_head(head.size, head.chain).map_err(VerifyError::Altered)?;
         let state = walker.state();
+        if self.head_file.clean && (self.head_file.size, self.head_file.chain) != (state.size, state.chain) {
+            let what = format!("the journal was closed with {} records, nothing may follow them", self.head_file.size);
+            return Err(altered(self.head_file.size, state.size, what));
+        }
         if head.receipt_time != state.receipt_time {
             return Err(altered(
                 state.size.saturating_sub(1),
@@ -208,10 +237,12 @@ impl<P: FnMut(Progress)> Verification<P> {
         if (sources, tenants) != (state.sources.len(), state.tenants.len()) {
             return Err(altered(0, end, "the state kept for a source or tenant is missing".to_owned()));
         }
-        let mut memory = Fingerprint::default();
+        let mut memory = expected_memory.fresh();
         for pair in read::pairs(&self.store, Table::Batches) {
             let (key, value) = pair.map_err(|error| at(end, &error))?;
-            memory.add(&key, &value);
+            let row = <&[u8; 32]>::try_from(key.as_ref()).ok().zip(layout::read_u64(&value));
+            let (key, seq) = row.ok_or_else(|| self.name_memory_fault(end))?;
+            memory.add(key, seq);
         }
         if memory == *expected_memory { Ok(()) } else { Err(self.name_memory_fault(end)) }
     }
@@ -232,19 +263,36 @@ impl<P: FnMut(Progress)> Verification<P> {
     }
 }
 
-/// Of a set of pairs, whatever their order: equal sets give equal fingerprints, and a difference that nobody crafted shows.
-/// (Who crafts one gains nothing: the memory of batches is an index, outside of every hash.)
-#[derive(Debug, Default, PartialEq, Eq)]
+/// Of a set of rows of `batches`, whatever their order. Its key is made anew for each verification, so that nobody can
+/// prepare other rows with the same fingerprint.
 struct Fingerprint {
-    pairs: u64,
-    sum: u64,
+    hashing: RandomState,
+    rows: u64,
+    sum: u128,
 }
 
 impl Fingerprint {
-    fn add(&mut self, key: &[u8], value: &[u8]) {
-        let joined = [key, value].concat();
-        self.pairs += 1;
-        self.sum = self.sum.wrapping_add(u64::from_be_bytes(checksum(&joined)));
+    fn new() -> Self {
+        Self { hashing: RandomState::new(), rows: 0, sum: 0 }
+    }
+
+    /// An empty one that can be compared with this one.
+    fn fresh(&self) -> Self {
+        Self { hashing: self.hashing.clone(), rows: 0, sum: 0 }
+    }
+
+    fn add(&mut self, key: &[u8; 32], seq: u64) {
+        // SipHash under a random key, widened by hashing twice; rows that differ are told apart but for a chance of 2^-64.
+        let high = self.hashing.hash_one((0_u8, key, seq));
+        let low = self.hashing.hash_one((1_u8, key, seq));
+        self.rows += 1;
+        self.sum = self.sum.wrapping_add(u128::from(high) << 64 | u128::from(low));
+    }
+}
+
+impl PartialEq for Fingerprint {
+    fn eq(&self, other: &Self) -> bool {
+        (self.rows, self.sum) == (other.rows, other.sum)
     }
 }
 

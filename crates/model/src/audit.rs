@@ -9,7 +9,7 @@ use crate::{
     block::{Block, BlockError, Inflater},
     chain,
     entry::{Entry, EntryError},
-    ids::{ChainHash, Count, ReceiptTime, SourceSeq},
+    ids::{ChainHash, Count, Epoch, ReceiptTime, SourceId, SourceSeq},
     state::{JournalState, SourceState},
 };
 
@@ -125,6 +125,12 @@ pub struct Walked {
     pub records: u32,
     /// Bytes of its block before compression.
     pub raw_bytes: u64,
+    /// Who sent it.
+    pub source: SourceId,
+    /// The sender's epoch.
+    pub epoch: Epoch,
+    /// The sender's number of the first record.
+    pub source_seq: SourceSeq,
 }
 
 /// Walks a journal, or a part of it.
@@ -223,10 +229,7 @@ impl Walker {
                 return Err(Fault::BatchHash);
             }
         }
-        let mut chain = self.state.chain;
-        for (envelope, commitment) in entry.envelopes().zip(&commitments) {
-            chain = chain::link(&chain, &envelope, commitment);
-        }
+        let chain = chain::link_all(self.state.chain, entry.envelopes(), &commitments);
         if chain != entry.chain_hash {
             return Err(Fault::ChainHash);
         }
@@ -245,17 +248,23 @@ impl Walker {
         self.state.size = entry.end();
         self.state.chain = chain;
         self.state.receipt_time = entry.receipt_time;
-        Ok(Walked { records: entry.count, raw_bytes: u64::from(entry.block_bytes) })
+        Ok(Walked {
+            records: entry.count,
+            raw_bytes: u64::from(entry.block_bytes),
+            source: entry.source,
+            epoch: entry.epoch,
+            source_seq: entry.source_seq,
+        })
     }
 
     fn step_tenants(&mut self, entry: &Entry<'_>) -> Result<(), Fault> {
-        for (index, (tenant, first)) in entry.tenants.iter().enumerate() {
-            let records: u64 = entry
-                .runs
-                .iter()
-                .filter(|run| usize::from(run.tenant) == index)
-                .map(|run| u64::from(run.records))
-                .sum();
+        let mut counts = vec![0_u64; entry.tenants.len()];
+        for run in &entry.runs {
+            if let Some(count) = counts.get_mut(usize::from(run.tenant)) {
+                *count += u64::from(run.records);
+            }
+        }
+        for ((tenant, first), records) in entry.tenants.iter().zip(counts) {
             let expected = match self.state.tenants.entry(*tenant) {
                 hash_map::Entry::Occupied(known) => known.into_mut(),
                 hash_map::Entry::Vacant(new) => new.insert(if self.whole { Count::new(0) } else { *first }),

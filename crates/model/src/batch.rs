@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     block::{self, Block, BlockBuilder, BlockError, Inflater},
-    commitment::commit,
+    commitment::Committer,
     hash,
     ids::{BatchHash, BatchSecret, Commitment, Epoch, Origin, SourceId, SourceSeq},
     tree::{self, RootBuilder},
@@ -98,7 +98,8 @@ pub fn batch_hash(
 
 /// The commitments of a block's records, in order.
 pub fn commitments(secret: &BatchSecret, block: &Block<'_>) -> Vec<Commitment> {
-    (0..).zip(block.records()).map(|(index, record)| commit(secret, index, record)).collect()
+    let mut committer = Committer::default();
+    (0..).zip(block.records()).map(|(index, record)| committer.commit(secret, index, record)).collect()
 }
 
 impl Batch {

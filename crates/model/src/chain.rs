@@ -21,18 +21,25 @@ pub fn genesis(origin: &Origin) -> ChainHash {
     ChainHash::new(*hasher.finalize().as_bytes())
 }
 
-/// The value after one more record.
-pub fn link(previous: &ChainHash, envelope: &Envelope, commitment: &Commitment) -> ChainHash {
-    link_bytes(previous, &envelope.to_bytes(), commitment)
+/// The value after the records of these envelopes and commitments, in order.
+pub fn link_all<'a>(
+    start: ChainHash,
+    envelopes: impl IntoIterator<Item = Envelope>,
+    commitments: impl IntoIterator<Item = &'a Commitment>,
+) -> ChainHash {
+    let mut hasher = hash::CHAIN.hasher();
+    envelopes
+        .into_iter()
+        .zip(commitments)
+        .fold(start, |previous, (envelope, commitment)| link(&mut hasher, &previous, &envelope, commitment))
 }
 
-/// As [`link`], with the envelope's bytes.
-pub fn link_bytes(previous: &ChainHash, envelope: &[u8; ENVELOPE_BYTES], commitment: &Commitment) -> ChainHash {
+fn link(hasher: &mut blake3::Hasher, previous: &ChainHash, envelope: &Envelope, commitment: &Commitment) -> ChainHash {
     let mut input = [0_u8; 32 + ENVELOPE_BYTES + 32];
     let (first, rest) = input.split_at_mut(32);
     let (second, third) = rest.split_at_mut(ENVELOPE_BYTES);
     first.copy_from_slice(previous.as_bytes());
-    second.copy_from_slice(envelope);
+    second.copy_from_slice(&envelope.to_bytes());
     third.copy_from_slice(commitment.as_bytes());
-    ChainHash::new(hash::CHAIN.hash(&input))
+    ChainHash::new(*hasher.reset().update(&input).finalize().as_bytes())
 }

@@ -156,6 +156,12 @@ impl<'a> Entry<'a> {
         if checksum(body) != *stored {
             return Err(EntryError::Checksum);
         }
+        Self::decode_checked(bytes)
+    }
+
+    /// As [`Entry::decode`], of bytes whose checksum has been compared since they were read.
+    pub fn decode_checked(bytes: &'a [u8]) -> Result<Self, EntryError> {
+        let (body, _) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(EntryError::Layout)?;
         let mut cursor = Cursor::new(body);
         let version = cursor.u8()?;
         if version != ENTRY_VERSION {

@@ -7,8 +7,8 @@ use std::{env, fs, path::Path};
 use sigillo_model::{
     batch::{Batch, batch_hash, commitments, epoch_opening},
     block::{Block, BlockBuilder, Inflater, compress},
-    chain::{genesis, link},
-    commitment::{commit, part_hash, salt},
+    chain::{genesis, link_all},
+    commitment::Committer,
     entry::{Entry, Run},
     envelope::{ENVELOPE_BYTES, Envelope, Flags},
     ids::{
@@ -49,16 +49,17 @@ fn vectors() -> Vec<(String, String)> {
     put("tenant id of acme", tenant.as_bytes());
     put("batch secret", secret.expose());
 
+    let mut committer = Committer::default();
     for (index, record) in (0..).zip(records()) {
         for part in Part::ALL {
             let Some(bytes) = record.part(part) else { continue };
             let j = part.number();
-            let salt = salt(&secret, index, part);
+            let salt = committer.salt(&secret, index, part);
             put(&format!("record {index} part {j} bytes"), bytes);
             put(&format!("record {index} part {j} salt"), &salt);
-            put(&format!("record {index} part {j} hash"), &part_hash(&salt, part, bytes));
+            put(&format!("record {index} part {j} hash"), &committer.part_hash(&salt, part, bytes));
         }
-        put(&format!("record {index} commitment"), commit(&secret, index, record).as_bytes());
+        put(&format!("record {index} commitment"), committer.commit(&secret, index, record).as_bytes());
     }
 
     let block_bytes = block();
@@ -82,7 +83,7 @@ fn vectors() -> Vec<(String, String)> {
     for (envelope, commitment) in decoded.envelopes().zip(&commitments) {
         let at = envelope.seq;
         put(&format!("record {at} envelope"), &envelope.to_bytes());
-        chain = link(&chain, &envelope, commitment);
+        chain = link_all(chain, [envelope], [commitment]);
         put(&format!("record {at} chain"), chain.as_bytes());
     }
     put("entry", &entry);
@@ -116,7 +117,7 @@ fn entry(
         block_bytes: u32::try_from(block.len()).unwrap(),
         compressed: &compressed,
     };
-    let chain = entry.envelopes().zip(commitments).fold(genesis(origin), |h, (envelope, c)| link(&h, &envelope, c));
+    let chain = link_all(genesis(origin), entry.envelopes(), commitments);
     entry.chain_hash = chain;
     entry.encode()
 }

@@ -172,6 +172,7 @@ impl Own {
             previous,
             builder: BlockBuilder::default(),
             inflater: Inflater::default(),
+            unanswered: None,
         };
         tokio::spawn(writer.run(waiting));
         Self { orders, clock, host: host.into() }
@@ -202,6 +203,8 @@ struct Writer {
     previous: BatchHash,
     builder: BlockBuilder,
     inflater: Inflater,
+    /// A batch that got no answer: it may be in the journal or not, so it is sent again before any other takes its numbers.
+    unanswered: Option<Submission>,
 }
 
 impl Writer {
@@ -233,10 +236,17 @@ impl Writer {
             return;
         }
         let outcome = self.submit().await;
+        if outcome.is_err() {
+            // Those who wait for these records are told that they are not written; so they must not be, later.
+            self.builder = BlockBuilder::default();
+        }
         taken.drain(..).for_each(|done| answer(done, outcome.clone()));
     }
 
     async fn submit(&mut self) -> Result<(), OwnError> {
+        if let Some(submission) = self.unanswered.take() {
+            self.settle(submission).await?;
+        }
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| OwnError::Random(error.to_string()))?;
         let secret = BatchSecret::new(secret);
@@ -252,7 +262,6 @@ impl Writer {
             flags: Flags::COMMITTED_BY_LISTENER,
             records: batch.count,
         };
-        let (end, hash) = (batch.end(), batch.hash);
         let submission = Submission {
             source: source(),
             class: Class::Journal.id(),
@@ -261,11 +270,25 @@ impl Writer {
             runs: vec![run],
             received: self.clock.believed(),
         };
-        // A batch that was not taken leaves the numbers where they were: the next one begins there.
-        self.journal.submit(submission).await.map_err(|error: SubmitError| OwnError::Journal(error.to_string()))?;
-        self.next = end;
-        self.previous = hash;
-        Ok(())
+        self.settle(submission).await
+    }
+
+    async fn settle(&mut self, submission: Submission) -> Result<(), OwnError> {
+        let (end, hash) = (submission.batch.end(), submission.batch.hash);
+        match self.journal.submit(submission.clone()).await {
+            Ok(_) => {
+                self.next = end;
+                self.previous = hash;
+                Ok(())
+            }
+            Err(error) => {
+                // A refused batch is certainly not in the journal: its numbers are free again.
+                if !matches!(error, SubmitError::Refused(_)) {
+                    self.unanswered = Some(submission);
+                }
+                Err(OwnError::Journal(error.to_string()))
+            }
+        }
     }
 }
 

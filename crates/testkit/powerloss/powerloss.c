@@ -178,8 +178,9 @@ static void fill_graves(uint64_t directory, uint64_t start)
 static void read_log(void)
 {
 	struct header header;
+	struct stat stat;
+	char created[PATH_MAX] = "";
 	while (syscall(SYS_pread64, log_fd, &header, sizeof header, log_length) == sizeof header) {
-		struct stat stat;
 		uint64_t end = log_length + sizeof header + header.bytes;
 		struct file *file = find_file(header.inode);
 		if (fstat(log_fd, &stat) != 0 || end > (uint64_t)stat.st_size)
@@ -196,10 +197,18 @@ static void read_log(void)
 			dig(header.number, header.inode, log_length);
 		if ((header.kind == UNLINKED || header.kind == RENAMED) && header.number >= next_grave)
 			next_grave = header.number + 1;
+		created[0] = 0;
+		if (header.kind == CREATED && header.bytes <= sizeof created)
+			syscall(SYS_pread64, log_fd, created, header.bytes, log_length + sizeof header);
 		log_length = end;
 	}
 	if (syscall(SYS_ftruncate, log_fd, log_length) != 0)
 		die("the log's torn end can't be cut", strerror(errno));
+	/* It was killed between creating a file and recording its inode. */
+	if (created[0] && lstat(created, &stat) == 0) {
+		write_log(NEW_FILE, stat.st_ino, 0, 0, NULL, 0);
+		add_file(stat.st_ino, 0);
+	}
 }
 
 __attribute__((constructor)) static void begin(void)

@@ -4,7 +4,7 @@
 //! What counts as durable, and the log's layout, stand at the head of `powerloss/powerloss.c`.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::{OsStr, OsString},
     fs,
     io::Write,
@@ -85,18 +85,24 @@ pub struct Cut {
 /// Rewinds `directory` to what the log says is durable, and ends the log. No process may use the directory.
 pub fn cut(directory: &Path, log: &Path) -> Result<Cut> {
     let bytes = fs::read(log).with_context(|| format!("the log {} can't be read", log.display()))?;
-    let recorded = Recorded::read(&bytes)?;
+    let mut recorded = Recorded::read(&bytes)?;
     let graves = graves_of(log);
     let mut cut = Cut::default();
-    let mut rewound = HashMap::new();
+    let mut rewound = HashSet::new();
     for path in files_below(directory)?.into_iter().chain(files_below(&graves)?) {
         let inode = fs::metadata(&path)?.ino();
-        let Some(contents) = recorded.files.get(&inode) else {
-            bail!("{} was created past the shim, which therefore proves nothing", path.display());
+        let just_created = recorded.just_created == Some(&path);
+        let known = recorded.files.remove(&inode).filter(|_| !just_created);
+        let Some(contents) = known.or_else(|| just_created.then(Contents::default)) else {
+            ensure!(
+                rewound.contains(&inode),
+                "{} was created past the shim, which therefore proves nothing",
+                path.display()
+            );
+            continue;
         };
-        if rewound.insert(inode, ()).is_none() {
-            contents.rewind(&path, &mut cut).with_context(|| format!("{} can't be rewound", path.display()))?;
-        }
+        rewound.insert(inode);
+        contents.rewind(&path, &mut cut).with_context(|| format!("{} can't be rewound", path.display()))?;
     }
     for entry in recorded.entries.iter().rev() {
         let synced = recorded.directories.get(&entry.directory).copied().unwrap_or(0);
@@ -159,6 +165,8 @@ struct Recorded<'a> {
     /// Where in the log the last sync of a directory began, by its inode.
     directories: HashMap<u64, usize>,
     entries: Vec<Entry<'a>>,
+    /// The file that was being created when the log ends: its inode was not recorded any more.
+    just_created: Option<&'a Path>,
 }
 
 /// What of a file is durable.
@@ -197,6 +205,8 @@ impl<'a> Recorded<'a> {
             // A torn last record is that of an action which never happened.
             let Some(payload) = rest.get(..length) else { break };
             recorded.add(at, kind, inode, value, start, payload)?;
+            let created = recorded.entries.last().filter(|entry| entry.at == at && kind == kind::CREATED);
+            recorded.just_created = created.map(|entry| entry.path);
             at += HEADER_BYTES + length;
         }
         Ok(recorded)

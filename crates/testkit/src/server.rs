@@ -123,6 +123,17 @@ impl ServerCommand {
         bail!("sigillod started although it should have refused:\n{}", self.log_tail())
     }
 
+    /// Starts the server and kills it after so long, wherever it has come to by then.
+    pub fn start_and_kill(&self, after: Duration) -> Result<()> {
+        let mut child = self.spawn(&[])?;
+        let ended = process::wait_exit(&child, after)?;
+        // Fails if it has ended by itself, which is told below.
+        let _ = child.kill();
+        let status = child.wait()?;
+        ensure!(!ended, "sigillod ended at its start ({status}):\n{}", self.log_tail());
+        Ok(())
+    }
+
     fn spawn(&self, more: &[(OsString, OsString)]) -> Result<Child> {
         fs::create_dir_all(&self.dir)?;
         let log = OpenOptions::new().create(true).append(true).open(self.log())?;

@@ -347,7 +347,9 @@ mod tests {
     fn receipts_are_told_together() {
         let told = |receipts: &[v1::Receipt], format| {
             let mut summary = Summary::default();
-            receipts.iter().for_each(|receipt| summary.take(receipt));
+            for receipt in receipts {
+                summary.take(receipt);
+            }
             String::from_utf8(summary.tell(format)).unwrap()
         };
         let chain = "cd".repeat(32);

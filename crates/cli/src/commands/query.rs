@@ -7,7 +7,7 @@ use sigillo_client::Responses;
 use sigillo_proto::v1::{self, search_response::Message};
 
 use crate::{
-    failure::Failure,
+    failure::{Failure, tell},
     filter::FilterArgs,
     global::GlobalArgs,
     output::{Sink, Style},
@@ -26,8 +26,6 @@ Examples:
   sigillo query --class panel --action server.delete --tenant acme -r -n 20
   sigillo query --host web-1 --severity error --since '2026-11-23 12:00' -o json | jq .body")]
 pub(crate) struct QueryArgs {
-    #[command(flatten)]
-    pub(crate) filter: FilterArgs,
     /// At most so many records [default: all]
     #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -40,6 +38,8 @@ pub(crate) struct QueryArgs {
     /// All fields of each record, not only its line
     #[arg(short, long)]
     verbose: bool,
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
 }
 
 /// Opaque bytes of the server, in hexadecimal.
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: QueryArgs, global: &GlobalArgs) -> Result<ExitCode
     let done = shown?;
     finished?;
     if let Some(done) = done.filter(|done| !done.cursor.is_empty()) {
-        eprintln!("sigillo: there is more, go on with --cursor {}", hex::encode(&done.cursor));
+        tell(&format!("there is more, go on with --cursor {}", hex::encode(&done.cursor)));
     }
     Ok(ExitCode::SUCCESS)
 }

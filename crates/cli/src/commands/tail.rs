@@ -23,8 +23,6 @@ Examples:
   sigillo tail -n 50 --host web-1 'Failed password'
   sigillo tail -o json --action login | jq -r .actor.id")]
 pub(crate) struct TailArgs {
-    #[command(flatten)]
-    filter: FilterArgs,
     /// First show so many of the newest records that match
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
     lines: u32,
@@ -34,6 +32,8 @@ pub(crate) struct TailArgs {
     /// All fields of each record, not only its line
     #[arg(short, long)]
     verbose: bool,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 pub(crate) async fn run(args: TailArgs, global: &GlobalArgs) -> Result<ExitCode, Failure> {

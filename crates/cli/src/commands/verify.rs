@@ -204,9 +204,83 @@ fn tell_altered(finding: &Finding, format: Format) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use sigillo_model::audit::Fault;
+    use sigillo_journal::{Head, Journal, Options, Submission, TenantRun};
+    use sigillo_model::{
+        audit::Fault,
+        batch::{self, Batch},
+        block::{BlockBuilder, Inflater},
+        class::Class,
+        envelope::Flags,
+        ids::{BatchSecret, Epoch, ReceiptTime, SourceId, SourceSeq, TenantId},
+        record::RecordRef,
+    };
 
     use super::*;
+
+    /// Two batches of three records; the heads after each.
+    async fn fill(journal: &Journal) -> [Head; 2] {
+        let source = SourceId::from_name("a");
+        let mut place = (SourceSeq::new(0), journal.epoch_opening(source, Epoch::new(1)));
+        let mut heads = Vec::new();
+        for _ in 0..2 {
+            let mut builder = BlockBuilder::default();
+            for content in [b"one".as_slice(), b"two", b"three"] {
+                builder.push(RecordRef { content: Some(content), ..RecordRef::default() }).unwrap();
+            }
+            let secret = BatchSecret::new([7; 32]);
+            let batch = Batch::seal(&mut builder, source, Epoch::new(1), place.0, place.1, secret, 1).unwrap();
+            place = (batch.end(), batch.hash);
+            let commitments = batch::commitments(&batch.secret, &batch.open(&mut Inflater::default()).unwrap());
+            let tenant = TenantId::from_name("provider");
+            let runs =
+                vec![TenantRun { tenant, retention: Class::Admin.retention(), flags: Flags::default(), records: 3 }];
+            let (class, received) = (Class::Admin.id(), ReceiptTime::new(1));
+            journal.submit(Submission { source, class, batch, commitments, runs, received }).await.unwrap();
+            heads.push(journal.head());
+        }
+        heads.try_into().unwrap()
+    }
+
+    fn fault(result: Result<Intact, Stopped>) -> Option<Fault> {
+        match result {
+            Err(Stopped::Altered(finding)) => Some(finding.fault),
+            _ => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_local_journal_is_held_against_a_head_noted_earlier() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        let bar = ProgressBar::hidden();
+        let options = Options::new(dir, Origin::new("verify.test").unwrap());
+        let journal = Journal::open(&options).unwrap().journal;
+        let [first, second] = fill(&journal).await;
+        assert!(
+            matches!(local(dir, None, &bar), Err(Stopped::Failed(Failure::Unreadable(what))) if what.contains("in use"))
+        );
+        journal.close().await.unwrap();
+
+        for head in [first, second] {
+            let intact = local(dir, Some((head.size, head.chain)), &bar);
+            assert!(matches!(intact, Ok(Intact { records: 6, chain, .. }) if chain == second.chain));
+        }
+        let found = |size, chain| match fault(local(dir, Some((size, chain)), &bar)) {
+            Some(Fault::Noted { found, .. }) => found,
+            other => panic!("{other:?}"),
+        };
+        // Another value at that size; a size that was never a head's; more records than there are.
+        assert_eq!(found(first.size, second.chain), Some(first.chain));
+        assert_eq!(found(4, first.chain), None);
+        assert_eq!(found(7, second.chain), None);
+    }
+
+    #[tokio::test]
+    async fn where_there_is_no_journal_there_is_no_verdict() {
+        let folder = tempfile::tempdir().unwrap();
+        let verdict = local(folder.path(), None, &ProgressBar::hidden());
+        assert!(matches!(verdict, Err(Stopped::Failed(Failure::Unreadable(_)))));
+    }
 
     fn text(bytes: Vec<u8>) -> String {
         String::from_utf8(bytes).unwrap()

@@ -2,7 +2,7 @@
 //! text.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{Timestamp, fmt::temporal::DateTimePrinter, tz::TimeZone};
 use serde_json::{Map, Value, json};
 use sigillo_model::{
     envelope::{Envelope, Flags},
@@ -189,11 +189,16 @@ fn pairs(pairs: &[v1::KeyValue]) -> Value {
     pairs.iter().map(pair).collect()
 }
 
-/// `nanoseconds` since the epoch as RFC 3339 in `zone`.
+/// `nanoseconds` since the epoch as RFC 3339 in `zone`, with as many digits as it needs.
 pub(crate) fn rfc3339(nanoseconds: u64, zone: &TimeZone) -> String {
+    rfc3339_to(nanoseconds, zone, None)
+}
+
+/// As [`rfc3339`], cut to so many digits below the second.
+pub(crate) fn rfc3339_to(nanoseconds: u64, zone: &TimeZone, digits: Option<u8>) -> String {
     // Nanoseconds in 64 bits end in 2554, which jiff can count to.
     let timestamp = Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default();
-    timestamp.display_with_offset(zone.to_offset(timestamp)).to_string()
+    DateTimePrinter::new().precision(digits).timestamp_with_offset_to_string(&timestamp, zone.to_offset(timestamp))
 }
 
 #[derive(Default)]

@@ -9,7 +9,7 @@ use sigillo_proto::v1::{self, any_value::Value as Any};
 use super::{
     Style,
     escape::{escape, escape_into},
-    fields::{self, Shown, rfc3339},
+    fields::{self, Shown},
     json_line,
 };
 
@@ -29,12 +29,13 @@ pub(super) fn record(shown: &Shown<'_>, style: &Style) -> String {
             let _ = write!(line, "[{}]", core.process_id);
         }
     }
-    line.push_str(": ");
-    paint(&mut line, style, severity_paint(core.severity_number), &message(shown, &core));
-    let facts = facts(shown, &core);
-    if !facts.is_empty() {
+    line.push(':');
+    let facts_paint = Paint::new().fg_color(Some(AnsiColor::Cyan.into()));
+    let pieces =
+        [(severity_paint(core.severity_number), message(shown, &core)), (facts_paint, facts(shown, &core).join(" "))];
+    for (piece_paint, text) in pieces.iter().filter(|(_, text)| !text.is_empty()) {
         line.push(' ');
-        paint(&mut line, style, Paint::new().fg_color(Some(AnsiColor::Cyan.into())), &facts.join(" "));
+        paint(&mut line, style, *piece_paint, text);
     }
     line.push('\n');
     if style.verbose {
@@ -45,8 +46,7 @@ pub(super) fn record(shown: &Shown<'_>, style: &Style) -> String {
 
 fn time(shown: &Shown<'_>, style: &Style) -> String {
     // To the millisecond: what is finer is in the verbose and the JSON output.
-    let nanoseconds = shown.time();
-    rfc3339(nanoseconds - nanoseconds % 1_000_000, &style.zone)
+    fields::rfc3339_to(shown.time(), &style.zone, Some(3))
 }
 
 fn severity_paint(severity: u32) -> Paint {
@@ -232,7 +232,14 @@ mod tests {
 
     #[test]
     fn a_line_is_shown_as_read_under_its_source_and_receipt_time() {
-        assert_eq!(show(&line(b"caf\xe9 \xc3\xa8"), &style()), "2023-11-14T23:13:21+01:00 panel-1: caf\\xe9 è\n");
+        assert_eq!(show(&line(b"caf\xe9 \xc3\xa8"), &style()), "2023-11-14T23:13:21.000+01:00 panel-1: caf\\xe9 è\n");
+    }
+
+    #[test]
+    fn an_act_without_words_is_told_by_its_facts() {
+        let core = v1::CorePart { action: "login".into(), host: "a".into(), ..Default::default() };
+        let fields = Fields { core: Some(core), ..Fields::default() };
+        assert_eq!(show(&fields, &style()), "2023-11-14T23:13:21.000+01:00 a: action=login\n");
     }
 
     #[test]
@@ -307,7 +314,7 @@ mod tests {
             content.original = raw.into();
             let [core, personal, content] = parts.map(|part| part.map(Into::into));
             let format = if json { Format::Json } else { Format::Text };
-            let style = Style { verbose, format, ..style() };
+            let style = Style { format, verbose, ..style() };
             for record in [fields.encode(), Record { core, personal, content }] {
                 let result = v1::ResultRecord { source: source.clone(), ..result(record) };
                 let shown = String::from_utf8(style.record(&result).unwrap()).unwrap();

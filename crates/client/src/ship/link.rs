@@ -62,11 +62,10 @@ impl Link {
         let reports = self.reports.clone();
         tokio::select! {
             () = reports.closed() => {}
-            Err(error) = self.serve(session) => {
+            ended = self.serve(session) => if let Err(error) = ended {
                 // A caller that is gone needs no error.
                 let _ = reports.send(Err(error)).await;
-            }
-            else => {}
+            },
         }
     }
 

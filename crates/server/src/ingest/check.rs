@@ -4,7 +4,7 @@ use sigillo_journal::{Submission, TenantRun};
 use sigillo_model::{
     batch::{Batch, BatchError},
     block::Inflater,
-    commitment::commit,
+    commitment::Committer,
     ids::{Commitment, ReceiptTime},
 };
 use sigillo_proto::record::LimitError;
@@ -70,12 +70,13 @@ impl Checker {
         batch: &Batch,
     ) -> Result<(Vec<Commitment>, Vec<TenantRun>), CheckError> {
         let block = batch.open(&mut self.inflater)?;
+        let mut committer = Committer::default();
         let mut commitments = Vec::with_capacity(block.count() as usize);
         let mut runs: Vec<TenantRun> = Vec::with_capacity(1);
         let mut last: Option<&[u8]> = None;
         for ((number, index), record) in (0_u32..).zip(0_usize..).zip(block.records()) {
             let claim = shape::check(record).map_err(|error| CheckError::Record { index, error })?;
-            commitments.push(commit(&batch.secret, number, record));
+            commitments.push(committer.commit(&batch.secret, number, record));
             if let (true, Some(run)) = (last == Some(claim), runs.last_mut()) {
                 run.records += 1;
                 continue;

@@ -209,6 +209,12 @@ impl Shared {
                 self.health.poisoned();
                 Stop::Tell(None, Status::unavailable("the journal takes no records until it is restarted"))
             }
+            SubmitError::Unreadable(_) => {
+                tracing::error!(%error, "what the journal holds of an earlier batch can't be read");
+                let message =
+                    "a batch was received under these numbers, but can't be read to compare: the operator must act";
+                Stop::Tell(None, Status::unavailable(message))
+            }
             SubmitError::Closed => Stop::Tell(None, Status::unavailable("the server is stopping")),
             SubmitError::Refused(_) => {
                 tracing::error!(%error, "the journal refused a batch before it was queued");

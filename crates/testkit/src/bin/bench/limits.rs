@@ -58,9 +58,8 @@ impl Limits {
 
             let begun = Instant::now();
             let parsed = Block::parse(raw)?;
-            for (index, commitment) in (0..).zip(batch::commitments(&batch.secret, &parsed)) {
-                chain = chain::link(&chain, &envelope(records + index), &commitment);
-            }
+            let commitments = batch::commitments(&batch.secret, &parsed);
+            chain = chain::link_all(chain, (records..).map(envelope), &commitments);
             hashing += begun.elapsed();
 
             let begun = Instant::now();

@@ -1,0 +1,5 @@
+//! The client against a small server over real sockets and real TLS.
+
+mod connection;
+mod server;
+mod ship;

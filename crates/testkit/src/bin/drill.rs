@@ -1,0 +1,43 @@
+//! `sigillo-drill`: the drills of `cargo xtask drill`. The last line says how many trials passed and how many failed; the
+//! exit code is 1 if any failed.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use sigillo_testkit::drill::{Tally, crash, tamper};
+
+#[derive(Parser)]
+#[command(about = "Makes faults on purpose, and sees what becomes of the journal")]
+struct Arguments {
+    #[command(subcommand)]
+    drill: Drill,
+}
+
+#[derive(Subcommand)]
+enum Drill {
+    /// Kills sigillod at random instants under load; half of the times what was not synced is thrown away too
+    Crash(crash::Options),
+    /// Alters journals at random places; each must be found, and no unaltered one may be called altered
+    Tamper(tamper::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().drill) {
+        Ok(tally) => {
+            println!("{tally}");
+            if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("the drill could not be held: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(drill: Drill) -> Result<Tally> {
+    match drill {
+        Drill::Crash(options) => crash::run(&options),
+        Drill::Tamper(options) => tamper::run(&options),
+    }
+}

@@ -1,0 +1,214 @@
+//! The tamper drill: one edit of a copy of a journal, and `sigillo verify` must say that it is altered, and where. As many
+//! copies that nobody altered must be called intact.
+
+mod edits;
+mod flips;
+mod image;
+mod verdict;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+use rand::Rng;
+use rand_chacha::ChaCha12Rng;
+use sigillo_journal::{Journal, Options as JournalOptions};
+use tempfile::TempDir;
+
+use self::{
+    edits::{EDITS, Scene},
+    image::{Images, copy_all, copy_linked},
+    verdict::{Place, Verdict, verify},
+};
+use super::{Tally, random};
+use crate::{config, database::Database};
+
+/// What to do.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// How many edits; as many controls come on top
+    #[arg(long, default_value_t = 500)]
+    pub trials: u32,
+    /// From which the journal and every edit follow; by default a random one
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Records of the journal
+    #[arg(long, default_value_t = 100_000)]
+    pub records: u64,
+    /// Repeat only the trial of this number
+    #[arg(long)]
+    pub only: Option<u32>,
+    /// Print what `sigillo verify` says of each edit
+    #[arg(long)]
+    pub verbose: bool,
+}
+
+/// What is not an alteration.
+#[derive(Debug, Clone, Copy)]
+enum Control {
+    Untouched,
+    Copied,
+    Compacted,
+    Reopened,
+    RewrittenAlike,
+}
+
+const CONTROLS: [(&str, Control); 5] = [
+    ("untouched", Control::Untouched),
+    ("copied", Control::Copied),
+    ("compacted", Control::Compacted),
+    ("opened and closed", Control::Reopened),
+    ("written again alike", Control::RewrittenAlike),
+];
+
+/// Holds the drill.
+pub fn run(options: &Options) -> Result<Tally> {
+    let seed = options.seed.unwrap_or_else(rand::random);
+    println!("tamper: seed {seed}, {} edits and as many controls, {} records", options.trials, options.records);
+    let began = Instant::now();
+    let dir = TempDir::with_prefix("sigillo-tamper-")?;
+    let images = Images::build(dir.path(), options.records, seed).context("the journal could not be built")?;
+    println!("built {} entries in {:.1} s", images.entries.len(), began.elapsed().as_secs_f64());
+
+    let trials = Trials { images: &images, dir: dir.path(), seed, edits: options.trials, next: AtomicU32::new(0) };
+    let results = Mutex::new(BTreeMap::<String, Tally>::new());
+    let one = |trial: u32| {
+        let (kind, outcome) = trials.hold(trial);
+        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+        results.entry(kind.clone()).or_default().count(outcome.is_ok());
+        match outcome {
+            Ok(said) if options.verbose => println!("trial {trial} ({kind}): {said}"),
+            Ok(_) => {}
+            Err(error) => println!("trial {trial} ({kind}) failed: {error:#}"),
+        }
+    };
+    if let Some(trial) = options.only {
+        one(trial);
+    } else {
+        thread::scope(|scope| {
+            for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
+                scope.spawn(|| {
+                    while let Some(trial) = trials.next() {
+                        one(trial);
+                    }
+                });
+            }
+        });
+    }
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut all = Tally::default();
+    println!("{:<56} {:>6} {:>6}", "kind", "passed", "failed");
+    for (kind, tally) in &results {
+        println!("{kind:<56} {:>6} {:>6}", tally.passed, tally.failed);
+        all.passed += tally.passed;
+        all.failed += tally.failed;
+    }
+    println!("took {:.1} s", began.elapsed().as_secs_f64());
+    Ok(all)
+}
+
+struct Trials<'a> {
+    images: &'a Images,
+    dir: &'a Path,
+    seed: u64,
+    edits: u32,
+    next: AtomicU32,
+}
+
+impl Trials<'_> {
+    fn next(&self) -> Option<u32> {
+        let trial = self.next.fetch_add(1, Ordering::Relaxed);
+        (trial < self.edits * 2).then_some(trial)
+    }
+
+    /// Even trials are edits, odd ones controls; every other edit goes through the database's own interface.
+    fn hold(&self, trial: u32) -> (String, Result<Verdict>) {
+        let mut random = random(self.seed, u64::from(trial) + 1);
+        let dir = self.dir.join(format!("trial-{trial}"));
+        let number = (trial / 4) as usize;
+        let (kind, outcome) = match trial % 4 {
+            0 => {
+                let (kind, edit) = EDITS[number % EDITS.len()];
+                (format!("edit: {kind}"), self.edit(&dir, edit, &mut random))
+            }
+            2 => {
+                let (kind, outcome) = self.flip(&dir, number, &mut random);
+                (format!("flipped byte: {kind}"), outcome)
+            }
+            _ => {
+                let (kind, control) = CONTROLS[(trial / 2) as usize % CONTROLS.len()];
+                let crashed = random.random_bool(0.3);
+                let image = if crashed { "crashed" } else { "closed" };
+                (format!("control: {kind}, {image}"), self.control(&dir, control, crashed))
+            }
+        };
+        // The space is given back at once; what can't be removed now goes with the drill's own folder.
+        let _ = fs::remove_dir_all(&dir);
+        (kind, outcome)
+    }
+
+    fn edit(&self, dir: &Path, edit: edits::Edit, random: &mut ChaCha12Rng) -> Result<Verdict> {
+        copy_linked(self.images.any(random), dir, None)?;
+        let db = Database::open(dir)?;
+        let mut scene = Scene { db: &db, dir, images: self.images, random };
+        let place = edit(&mut scene).context("the edit could not be made")?;
+        db.close()?;
+        expect_altered(dir, &place)
+    }
+
+    fn flip(&self, dir: &Path, number: usize, random: &mut ChaCha12Rng) -> (&'static str, Result<Verdict>) {
+        let target = flips::pick(self.images, number, random);
+        let mut held = || {
+            let target = target.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+            copy_linked(target.image, dir, Some(&target.file))?;
+            let at = flips::flip(&dir.join(&target.file), random)?;
+            expect_altered(dir, &target.place).with_context(|| format!("byte {at} of {}", target.file.display()))
+        };
+        (target.as_ref().map_or("no file", |target| target.kind), held())
+    }
+
+    fn control(&self, dir: &Path, control: Control, crashed: bool) -> Result<Verdict> {
+        let image = if crashed { &self.images.crashed } else { &self.images.closed };
+        if let Control::Copied = control {
+            copy_all(image, dir)?;
+        } else {
+            copy_linked(image, dir, None)?;
+        }
+        match control {
+            Control::Untouched | Control::Copied => {}
+            Control::Compacted => {
+                let db = Database::open(dir)?;
+                db.compact()?;
+                db.close()?;
+            }
+            Control::RewrittenAlike => {
+                let db = Database::open(dir)?;
+                db.rewrite()?;
+                db.close()?;
+            }
+            Control::Reopened => {
+                let opened = Journal::open(&JournalOptions::new(dir, config::origin()?))?;
+                tokio::runtime::Builder::new_current_thread().build()?.block_on(opened.journal.close())?;
+            }
+        }
+        let verdict = verify(dir)?;
+        ensure!(verdict.code == Some(0), "an unaltered journal is not called intact: {verdict}");
+        Ok(verdict)
+    }
+}
+
+fn expect_altered(dir: &Path, place: &Place) -> Result<Verdict> {
+    let verdict = verify(dir)?;
+    ensure!(verdict.code == Some(1), "not called altered: {verdict}; the edit is at {place}");
+    ensure!(place.is_met_by(&verdict), "found elsewhere than at {place}: {verdict}");
+    Ok(verdict)
+}
