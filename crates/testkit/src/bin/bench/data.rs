@@ -15,6 +15,8 @@ use crate::load::Load;
 
 /// Streams of `ingest`, each with a certificate of its own.
 const STREAMS: usize = 4;
+/// Class of these sources.
+pub(crate) const CLASS: &str = "service";
 const BATCH_RECORDS: usize = 1_000;
 /// A small file is sent again until so many bytes have been sent. Batches are compressed one by one, so that repeating
 /// makes nothing smaller.
@@ -61,7 +63,7 @@ impl Data {
         match self {
             Self::Seeded { records: total } => {
                 let share = usize::try_from(*total)? / STREAMS;
-                Load::seal(STREAMS, "service", BATCH_RECORDS, |stream| records(stream as u64).take(share))
+                Load::seal(STREAMS, CLASS, BATCH_RECORDS, |stream| records(stream as u64).take(share))
             }
             Self::Recorded { name, path } => {
                 let text = zstd::decode_all(fs::File::open(path)?)?;
@@ -71,7 +73,7 @@ impl Data {
                 // The file is cut into as many runs as there are streams; small files are repeated within a stream.
                 let share = lines.len().div_ceil(STREAMS);
                 let repeats = RECORDED_MIN_BYTES.div_ceil(text.len());
-                Load::seal(STREAMS, "service", batch, |stream| {
+                Load::seal(STREAMS, CLASS, batch, |stream| {
                     let run = lines.chunks(share).nth(stream).unwrap_or_default();
                     std::iter::repeat_n(run, repeats).flatten().map(|line| of_line(name, line))
                 })
