@@ -258,7 +258,7 @@ impl Store for RocksStore {
     fn reopen_read_only(&self) -> Result<(), StoreError> {
         let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
         *slot = None;
-        *slot = Some(open_database_read_only(&self.path)?);
+        *slot = Some(open_database_read_only(&self.path, LOG_RECOVERY)?);
         Ok(())
     }
 
