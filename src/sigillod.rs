@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::{Context, Result};
@@ -49,9 +50,19 @@ Signals:
   SIGHUP           read certificates, sources, readers and tenants again
   SIGUSR1          the clock is right: take records again after it was stepped";
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let settings = settings(&arguments)?;
+fn main() -> ExitCode {
+    // Not through main's own result: that would print a person's mistake with a programmer's backtrace.
+    match start(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sigillod: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> Result<()> {
+    let settings = settings(arguments)?;
     if arguments.check_config {
         check(&settings)?;
         println!("{} holds together", settings.path.display());
@@ -59,7 +70,7 @@ fn main() -> Result<()> {
     }
     telemetry::log(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let served = runtime.block_on(serve(settings, arguments.dev.then_some(arguments.dir)));
+    let served = runtime.block_on(serve(settings, arguments.dev.then_some(arguments.dir.clone())));
     // Whatever is still blocked on a reader that was cut off must not keep the process.
     runtime.shutdown_background();
     served
