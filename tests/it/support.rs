@@ -33,7 +33,7 @@ impl Dev {
 pub(crate) fn ship_file(dir: &Path, name: &str) {
     let config = format!("{name}-agent.toml");
     let connection = fs::read_to_string(dir.join("agent.toml")).unwrap();
-    fs::write(dir.join(&config), format!("{connection}\n[[file]]\npath = {:?}\n", dir.join(name))).unwrap();
+    fs::write(dir.join(&config), format!("{connection}\n[[file]]\npath = \"{}\"\n", dir.join(name).display())).unwrap();
     let output = run("sigillo-agent", dir, ["run", "--once", "--config", &config]).unwrap();
     assert!(output.status.success(), "{}", said(&output));
 }

@@ -34,7 +34,7 @@ pub struct Receipt {
     pub seq: Seq,
     /// Chain value after the last record.
     pub chain_hash: ChainHash,
-    /// a_b.
+    /// `a_b`.
     pub batch_hash: BatchHash,
     /// When the server took it.
     pub receipt_time: ReceiptTime,
@@ -281,21 +281,22 @@ fn append(
     Ok(Receipt::of(&entry, false))
 }
 
+type Columns = (Vec<(TenantId, Count)>, Vec<Run>);
+
 /// The tenant columns of an entry: tenants in order of first appearance, neighbouring runs that are alike joined.
-fn columns(state: &JournalState, submission: &Submission) -> Result<(Vec<(TenantId, Count)>, Vec<Run>), Refusal> {
+fn columns(state: &JournalState, submission: &Submission) -> Result<Columns, Refusal> {
     let mut tenants: Vec<(TenantId, Count)> = Vec::new();
     let mut places: HashMap<TenantId, u16> = HashMap::new();
     let mut runs: Vec<Run> = Vec::new();
     for run in &submission.runs {
-        let tenant = match places.get(&run.tenant) {
-            Some(place) => *place,
-            None => {
-                let place = u16::try_from(tenants.len())
-                    .map_err(|_| Refusal::Invalid("too many tenants in one batch".to_owned()))?;
-                tenants.push((run.tenant, state.tenants.get(&run.tenant).copied().unwrap_or_default()));
-                places.insert(run.tenant, place);
-                place
-            }
+        let tenant = if let Some(place) = places.get(&run.tenant) {
+            *place
+        } else {
+            let place = u16::try_from(tenants.len())
+                .map_err(|_| Refusal::Invalid("too many tenants in one batch".to_owned()))?;
+            tenants.push((run.tenant, state.tenants.get(&run.tenant).copied().unwrap_or_default()));
+            places.insert(run.tenant, place);
+            place
         };
         let next = Run { tenant, retention: run.retention, flags: run.flags, records: run.records };
         match runs.last_mut() {

@@ -34,7 +34,9 @@ use crate::{
 
 /// A store in memory. Cloning it is what a restart finds.
 #[derive(Clone, Default)]
-struct MemoryStore(Arc<Mutex<BTreeMap<(Table, Vec<u8>), Vec<u8>>>>);
+struct MemoryStore(Arc<Mutex<Rows>>);
+
+type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
 impl Store for MemoryStore {
     fn commit(&self, writes: WriteSet) -> Result<(), StoreError> {
@@ -153,12 +155,12 @@ enum Act {
     /// The source's next batch, of so many records, spread over tenants.
     Send {
         source: u8,
-        records: u8,
+        records: u32,
         fate: Fate,
     },
     /// Batches of several sources at once: one frame, if the writer is quick.
     SendTogether {
-        records: u8,
+        records: u32,
     },
     /// A batch that was acknowledged is sent again.
     Repeat {
@@ -188,8 +190,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         8 => Just(Fate::Good), 1 => Just(Fate::Lost), 1 => Just(Fate::Kept), 1 => Just(Fate::FullLost), 1 => Just(Fate::FullKept),
     ];
     let act = prop_oneof![
-        8 => (0..3_u8, 1..9_u8, fate).prop_map(|(source, records, fate)| Act::Send { source, records, fate }),
-        3 => (1..5_u8).prop_map(|records| Act::SendTogether { records }),
+        8 => (0..3_u8, 1..9_u32, fate).prop_map(|(source, records, fate)| Act::Send { source, records, fate }),
+        3 => (1..5_u32).prop_map(|records| Act::SendTogether { records }),
         2 => any::<prop::sample::Index>().prop_map(|which| Act::Repeat { which }),
         2 => any::<prop::sample::Index>().prop_map(|which| Act::Fork { which }),
         1 => (0..3_u8).prop_map(|source| Act::Gap { source }),
@@ -296,7 +298,7 @@ impl Trial {
                     return;
                 }
                 let (source, batch, _) = &self.acknowledged[which.index(self.acknowledged.len())];
-                let other = batch_of(*source, batch.epoch, batch.first, batch.previous, batch.count as u8, "other");
+                let other = batch_of(*source, batch.epoch, batch.first, batch.previous, batch.count, "other");
                 let refused = self.journal().submit(self.submit_as(*source, other)).await;
                 assert!(matches!(refused, Err(SubmitError::Refused(Refusal::Fork { .. }))), "{refused:?}");
             }
@@ -355,7 +357,7 @@ impl Trial {
         self.journal = Some(opened.journal);
     }
 
-    fn make(&mut self, source: usize, records: u8) {
+    fn make(&mut self, source: usize, records: u32) {
         let sender = &mut self.senders[source];
         assert!(sender.unacknowledged.is_none());
         sender.unacknowledged = Some(batch_of(sender.id, sender.epoch, sender.next, sender.head, records, "true"));
@@ -452,7 +454,7 @@ impl Trial {
     }
 }
 
-fn batch_of(source: SourceId, epoch: Epoch, first: SourceSeq, previous: BatchHash, records: u8, word: &str) -> Batch {
+fn batch_of(source: SourceId, epoch: Epoch, first: SourceSeq, previous: BatchHash, records: u32, word: &str) -> Batch {
     let mut builder = BlockBuilder::default();
     for index in 0..records {
         let content = format!("{word} {source} {epoch} {first} {index}");

@@ -128,17 +128,17 @@ fn verify_newest(store: &Arc<dyn Store>, state: &JournalState) -> Result<u64, Op
     let mut walker = Walker::part(start);
     for stored in read::Entries::new(store, first..state.size, Direction::Forward) {
         let seq = walker.state().size;
-        let walked = walker.step(stored.map_err(open_error)?.bytes()).map_err(OpenError::Altered)?;
-        let key = layout::batch_key(walked.source, walked.epoch, walked.source_seq);
+        let entry = walker.step(stored.map_err(open_error)?.bytes()).map_err(OpenError::Altered)?;
+        let key = layout::batch_key(entry.source, entry.epoch, entry.source_seq);
         if store.get(Table::Batches, &key)?.as_deref().and_then(layout::read_u64) != Some(seq) {
             let end = walker.state().size;
             return Err(altered(seq, end, "the memory of this batch is missing or wrong".to_owned()));
         }
     }
     walker.check_head(state.size, state.chain).map_err(OpenError::Altered)?;
-    let walked = walker.state();
-    let differs = walked.sources.iter().any(|(id, source)| state.sources.get(id) != Some(source))
-        || walked.tenants.iter().any(|(id, count)| state.tenants.get(id) != Some(count));
+    let end = walker.state();
+    let differs = end.sources.iter().any(|(id, source)| state.sources.get(id) != Some(source))
+        || end.tenants.iter().any(|(id, count)| state.tenants.get(id) != Some(count));
     if differs {
         let what = "the counters kept beside the records are not what the records give".to_owned();
         return Err(altered(first, state.size, what));

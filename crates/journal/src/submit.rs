@@ -183,8 +183,8 @@ impl Journal {
             .min(self.shared.room_bytes);
         let room = self.shared.room.clone().acquire_many_owned(bytes).await.map_err(|_| SubmitError::Closed)?;
         let (reply, receipt) = oneshot::channel();
-        let queued = Queued { submission, reply, _room: room };
-        self.shared.queue.send(Message::Batch(queued)).map_err(|_| SubmitError::Closed)?;
+        let queued = Queued { submission, reply, room };
+        self.shared.queue.send(Message::Batch(Box::new(queued))).map_err(|_| SubmitError::Closed)?;
         Ok(Pending(receipt))
     }
 

@@ -147,10 +147,10 @@ impl<P: FnMut(Progress)> Verification<P> {
                 let fault = Fault::Sequence { expected: size, found };
                 return Err(VerifyError::Altered(Finding { from: size, to: found.max(size), fault }));
             }
-            let walked = walker.step(&value).map_err(VerifyError::Altered)?;
-            expected_memory.add(&layout::batch_key(walked.source, walked.epoch, walked.source_seq), size);
-            report.records += u64::from(walked.records);
-            report.raw_bytes += walked.raw_bytes;
+            let entry = walker.step(&value).map_err(VerifyError::Altered)?;
+            expected_memory.add(&layout::batch_key(entry.source, entry.epoch, entry.source_seq), size);
+            report.records += u64::from(entry.records);
+            report.raw_bytes += entry.raw_bytes;
             report.entries += 1;
             if report.records - reported >= 8_192 {
                 reported = report.records;
@@ -217,7 +217,7 @@ impl<P: FnMut(Progress)> Verification<P> {
                 return Err(altered(
                     0,
                     end,
-                    format!("the state kept for source {} is not what its records give", hex(&key)),
+                    format!("the state kept for source {} is not what its records give", hex::encode(&key)),
                 ));
             }
             sources += 1;
@@ -229,7 +229,7 @@ impl<P: FnMut(Progress)> Verification<P> {
                 return Err(altered(
                     0,
                     end,
-                    format!("the count kept for tenant {} is not what its records give", hex(&key)),
+                    format!("the count kept for tenant {} is not what its records give", hex::encode(&key)),
                 ));
             }
             tenants += 1;
@@ -306,8 +306,4 @@ fn at(size: u64, error: &StoreError) -> VerifyError {
         StoreErrorKind::Damaged => altered(size, size, format!("the database is damaged here or after: {error}")),
         StoreErrorKind::NoSpace | StoreErrorKind::Failed => VerifyError::Unreadable(error.to_string()),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -40,7 +40,7 @@ const HEAD_FILE_INTERVAL: Duration = Duration::from_secs(1);
 const LAST_BYTES: u64 = 16 << 20;
 
 pub(crate) enum Message {
-    Batch(Queued),
+    Batch(Box<Queued>),
     Close(CloseReply),
 }
 
@@ -50,7 +50,7 @@ type CloseReply = oneshot::Sender<Result<(), SubmitError>>;
 pub(crate) struct Queued {
     pub(crate) submission: Submission,
     pub(crate) reply: oneshot::Sender<Result<Receipt, SubmitError>>,
-    pub(crate) _room: OwnedSemaphorePermit,
+    pub(crate) room: OwnedSemaphorePermit,
 }
 
 /// What the writer works with.
@@ -122,7 +122,7 @@ impl Writer {
                 match message {
                     Message::Batch(queued) => {
                         bytes += queued.submission.batch.compressed.len();
-                        frame.push(queued);
+                        frame.push(*queued);
                     }
                     Message::Close(reply) => {
                         messages.close();
@@ -146,7 +146,7 @@ impl Writer {
             return;
         }
         let (submissions, waiting): (Vec<_>, Vec<_>) =
-            admitted.into_iter().map(|queued| (queued.submission, (queued.reply, queued._room))).unzip();
+            admitted.into_iter().map(|queued| (queued.submission, (queued.reply, queued.room))).unzip();
 
         let outcomes = self.commit(&submissions);
 
@@ -231,7 +231,7 @@ impl Writer {
             Ok(state) => {
                 tracing::info!(size = state.size, "there is room again; the journal verifies and takes records");
                 // A frame that was reported as failed may have reached the disk; its senders will send it again.
-                *self.sources.lock().unwrap_or_else(PoisonError::into_inner) = state.sources.clone();
+                self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&state.sources);
                 self.durable.send_replace(Head::of(&state));
                 self.state = state;
                 self.health = Health::Good;

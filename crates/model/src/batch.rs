@@ -27,7 +27,7 @@ pub struct Batch {
     pub count: u32,
     /// a_(b-1).
     pub previous: BatchHash,
-    /// a_b.
+    /// `a_b`.
     pub hash: BatchHash,
     /// From which the salts of its records are derived.
     pub secret: BatchSecret,
@@ -82,7 +82,9 @@ pub fn batch_hash(
     commitments: &[Commitment],
 ) -> BatchHash {
     let mut root = RootBuilder::default();
-    commitments.iter().for_each(|commitment| root.push(tree::leaf(commitment.as_bytes())));
+    for commitment in commitments {
+        root.push(tree::leaf(commitment.as_bytes()));
+    }
     // A block holds at most BATCH_MAX_RECORDS.
     let count = u32::try_from(commitments.len()).unwrap_or(u32::MAX);
     let mut hasher = hash::BATCH.hasher();

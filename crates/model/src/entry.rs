@@ -66,7 +66,7 @@ pub struct Entry<'a> {
     pub source_seq: SourceSeq,
     /// The server's count of the first record within the source.
     pub source_count: Count,
-    /// a_b.
+    /// `a_b`.
     pub batch_hash: BatchHash,
     /// Chain value after the last record.
     pub chain_hash: ChainHash,

@@ -1,4 +1,4 @@
-//! BLAKE3 in derive_key mode, one context string per use. `D(context, bytes)` of the format page.
+//! BLAKE3 in `derive_key` mode, one context string per use. `D(context, bytes)` of the format page.
 
 use std::sync::LazyLock;
 

@@ -2,7 +2,7 @@
 //!
 //! `SIGILLO_BLESS=1` writes the file anew. Only a new format version may do that.
 
-use std::{env, fs, path::Path};
+use std::{env, fmt::Write, fs, path::Path};
 
 use sigillo_model::{
     batch::{Batch, batch_hash, commitments, epoch_opening},
@@ -31,7 +31,9 @@ fn records() -> [RecordRef<'static>; 3] {
 
 fn block() -> Vec<u8> {
     let mut builder = BlockBuilder::default();
-    records().into_iter().for_each(|record| builder.push(record).unwrap());
+    for record in records() {
+        builder.push(record).unwrap();
+    }
     builder.take()
 }
 
@@ -67,7 +69,9 @@ fn vectors() -> Vec<(String, String)> {
     let block = Block::parse(&block_bytes).unwrap();
     let commitments = commitments(&secret, &block);
     let mut root = tree::RootBuilder::default();
-    commitments.iter().for_each(|c| root.push(tree::leaf(c.as_bytes())));
+    for commitment in &commitments {
+        root.push(tree::leaf(commitment.as_bytes()));
+    }
     put("batch root", root.root().as_bytes());
     let opening = epoch_opening(&origin, source, epoch, None);
     put("epoch opening", opening.as_bytes());
@@ -125,7 +129,9 @@ fn entry(
 #[test]
 fn vectors_stand() {
     let mut text = String::from("# name = hexadecimal. Laid out in crates/model/FORMAT.md.\n");
-    vectors().iter().for_each(|(name, value)| text.push_str(&format!("{name} = {value}\n")));
+    for (name, value) in vectors() {
+        writeln!(text, "{name} = {value}").unwrap();
+    }
     if env::var_os("SIGILLO_BLESS").is_some() {
         fs::create_dir_all(Path::new(FILE).parent().unwrap()).unwrap();
         fs::write(FILE, &text).unwrap();
@@ -153,7 +159,9 @@ fn the_golden_entry_is_read() {
     // The first batch of a sealed chain has the same hash as the loose parts give.
     let origin = Origin::new("journal.example.net/2026").unwrap();
     let mut builder = BlockBuilder::default();
-    records().into_iter().for_each(|record| builder.push(record).unwrap());
+    for record in records() {
+        builder.push(record).unwrap();
+    }
     let opening = epoch_opening(&origin, entry.source, entry.epoch, None);
     let batch =
         Batch::seal(&mut builder, entry.source, entry.epoch, entry.source_seq, opening, entry.secret.clone(), 1)
@@ -162,5 +170,8 @@ fn the_golden_entry_is_read() {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
