@@ -9,8 +9,8 @@ const ODD: &[u8] = b"caf\xe9 not UTF-8\ncolour \x1b[31mred\x1b[0m and a bell \x0
 fn shipped_lines_are_found_and_verified() {
     let dev = Dev::start();
     let dir = dev.dir.path();
-    let lines: String = (0..2_500).map(|n| format!("line {n} of host web-1, word{}\n", n % 500)).collect();
-    dev.ship("app.log", lines.as_bytes());
+    let lines: Vec<String> = (0..2_500).map(|n| format!("line {n} of host web-1, word{}", n % 500)).collect();
+    dev.ship("app.log", lines.join("\n").as_bytes());
 
     let found = sigillo_json(dir, &["query", "word123", "--source", "dev-agent", "--reason", "test"]);
     let originals: Vec<&str> = found.iter().map(|record| record["original"].as_str().unwrap()).collect();

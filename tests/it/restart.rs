@@ -19,7 +19,8 @@ use crate::support::{Dev, ship_file, sigillo_json, sigillo_ok};
 fn what_was_acknowledged_survives_kill_9() {
     let dev = Dev::start();
     let dir = dev.dir.path();
-    let lines: String = (0..1_200).map(|n| format!("before the kill {n}\n")).collect();
+    let lines: Vec<String> = (0..1_200).map(|n| format!("before the kill {n}")).collect();
+    let lines = lines.join("\n") + "\n";
     dev.ship("app.log", lines.as_bytes());
     let head = sigillo_json(dir, &["head"]).remove(0);
 

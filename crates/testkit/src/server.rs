@@ -67,7 +67,7 @@ impl ServerCommand {
 
     /// The last lines of the server's log, over all starts.
     pub fn log_tail(&self) -> String {
-        const TAIL_BYTES: u64 = 4_096;
+        const TAIL_BYTES: u64 = 32_768;
         let read = || -> std::io::Result<String> {
             let mut file = fs::File::open(self.log())?;
             let length = file.metadata()?.len();

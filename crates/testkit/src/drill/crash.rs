@@ -13,7 +13,7 @@ use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 use tempfile::TempDir;
 
-use self::site::{Site, Survived};
+use self::site::{Kill, Site, Survived};
 use super::{Tally, random};
 use crate::powerloss::Shim;
 
@@ -33,8 +33,10 @@ pub struct Options {
 
 /// A data directory lives through so many trials, then a fresh one takes its place.
 const TRIALS_PER_SITE: u32 = 10;
-/// The latest instant of a kill after the load began.
-const KILL_MAX: Duration = Duration::from_millis(700);
+/// The latest instant of a kill after the first receipt.
+const KILL_MAX: Duration = Duration::from_millis(600);
+/// The latest instant of a kill so early that not everybody is connected.
+const KILL_EARLY_MAX: Duration = Duration::from_millis(60);
 /// The latest instant of a kill after a start began.
 const KILL_AT_START_MAX: Duration = Duration::from_millis(120);
 
@@ -97,9 +99,12 @@ async fn hold(slot: &mut Option<Site>, shim: Option<(&Shim, bool)>, random: &mut
         slot.insert(site)
     };
     site.trials += 1;
-    // Now and then so early that not everybody is connected.
-    let most = if random.random_bool(0.15) { KILL_MAX / 20 } else { KILL_MAX };
-    let mut survived = site.load_and_kill(instant(random, most), random).await?;
+    let kill = if random.random_bool(0.15) {
+        Kill::AfterStart(instant(random, KILL_EARLY_MAX))
+    } else {
+        Kill::AfterFirstReceipt(instant(random, KILL_MAX))
+    };
+    let mut survived = site.load_and_kill(kill, random).await?;
     if random.random_bool(0.25) {
         site.kill_at_start(instant(random, KILL_AT_START_MAX)).context("a kill in a recovery")?;
         survived.killed_at_start = true;

@@ -15,12 +15,12 @@ use crate::load::Load;
 
 /// Streams of `ingest`, each with a certificate of its own.
 const STREAMS: usize = 4;
+/// Class of these sources.
+pub(crate) const CLASS: &str = "service";
 const BATCH_RECORDS: usize = 1_000;
 /// A small file is sent again until so many bytes have been sent. Batches are compressed one by one, so that repeating
 /// makes nothing smaller.
 const RECORDED_MIN_BYTES: usize = 200 << 20;
-/// Batches of recorded lines stay well below the limit of a block.
-const RECORDED_BATCH_BYTES: usize = 4 << 20;
 
 /// Where the records come from.
 pub(crate) enum Data {
@@ -61,17 +61,17 @@ impl Data {
         match self {
             Self::Seeded { records: total } => {
                 let share = usize::try_from(*total)? / STREAMS;
-                Load::seal(STREAMS, "service", BATCH_RECORDS, |stream| records(stream as u64).take(share))
+                Load::seal(STREAMS, CLASS, BATCH_RECORDS, |stream| records(stream as u64).take(share))
             }
             Self::Recorded { name, path } => {
                 let text = zstd::decode_all(fs::File::open(path)?)?;
                 let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
                 ensure!(!lines.is_empty(), "{} holds no lines", path.display());
-                let batch = BATCH_RECORDS.min(RECORDED_BATCH_BYTES * lines.len() / text.len()).max(1);
                 // The file is cut into as many runs as there are streams; small files are repeated within a stream.
                 let share = lines.len().div_ceil(STREAMS);
                 let repeats = RECORDED_MIN_BYTES.div_ceil(text.len());
-                Load::seal(STREAMS, "service", batch, |stream| {
+                // A batch never holds a line and its repetition: that would compress too well.
+                Load::seal(STREAMS, CLASS, BATCH_RECORDS.min(share), |stream| {
                     let run = lines.chunks(share).nth(stream).unwrap_or_default();
                     std::iter::repeat_n(run, repeats).flatten().map(|line| of_line(name, line))
                 })

@@ -9,6 +9,9 @@ use sigillo_testkit::{
     config::{self, Source},
 };
 
+/// A batch is cut when it has so many bytes, well below the limit of a block; only recorded lines are that long.
+const BATCH_MAX_BYTES: usize = 4 << 20;
+
 /// What a benchmark sends.
 pub(crate) struct Load {
     pub(crate) streams: Vec<Stream>,
@@ -72,13 +75,20 @@ impl Stream {
         number: usize,
         class: &'static str,
         batch_records: usize,
-        mut records: impl Iterator<Item = Record>,
+        records: impl Iterator<Item = Record>,
     ) -> Result<Self> {
+        let mut records = records.peekable();
         let name = format!("bench-{number}");
         let mut chain = BatchChain::new(&config::origin()?, &name, number as u64);
         let mut stream = Self { source: Source { name, class }, batches: Vec::new(), records: 0, raw_bytes: 0 };
         loop {
-            let records: Vec<Record> = records.by_ref().take(batch_records).collect();
+            let mut bytes = 0;
+            let mut fits = |record: &Record| {
+                let fits = bytes < BATCH_MAX_BYTES;
+                bytes += record.as_ref().length();
+                fits
+            };
+            let records: Vec<Record> = std::iter::from_fn(|| records.next_if(&mut fits)).take(batch_records).collect();
             if records.is_empty() {
                 return Ok(stream);
             }

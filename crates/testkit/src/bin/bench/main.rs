@@ -16,7 +16,7 @@ mod load;
 mod read;
 mod small;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
@@ -52,8 +52,17 @@ enum Bench {
     Scan,
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sigillo-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(&arguments.dir).with_context(|| format!("folder {}", arguments.dir.display()))?;
     let dir = tempfile::tempdir_in(&arguments.dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -9,6 +9,7 @@ use sigillo_testkit::{config::READER, process, server::Server};
 use tokio::runtime::Runtime;
 
 use crate::{
+    data::CLASS,
     figures::{Against, Figures},
     ingest::Filled,
     limits::Limits,
@@ -63,7 +64,8 @@ fn cpu(server: &Server) -> Result<Duration> {
 }
 
 async fn search(connection: &Connection, at_least: u64) -> Result<()> {
-    let filter = v1::Filter { contains: NEEDLE.into(), ..v1::Filter::default() };
+    // What is searched for is in the records of earlier searches, which are of another class.
+    let filter = v1::Filter { contains: NEEDLE.into(), classes: vec![CLASS.into()], ..v1::Filter::default() };
     let request = v1::SearchRequest { filter: Some(filter), reason: "bench".into(), ..v1::SearchRequest::default() };
     let mut answers = connection.search(request).await?;
     while let Some(answer) = answers.next().await? {

@@ -1,6 +1,11 @@
 //! A journal with its server and its senders, through many crashes.
 
-use std::{fmt, fs, path::PathBuf, time::Duration};
+use std::{
+    fmt, fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow};
 use rand::Rng;
@@ -8,6 +13,7 @@ use rand_chacha::ChaCha12Rng;
 use sigillo_journal::verify::verify;
 use tempfile::TempDir;
 use tokio::{
+    sync::Notify,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -23,6 +29,8 @@ const SOURCES: [(&str, &str); 4] =
     [("web-1", "service"), ("backup-1", "backup"), ("panel", "panel"), ("admin-host", "admin")];
 /// Lines of the server's log that are shown after a failure.
 const LOG_LINES: usize = 12;
+/// Longest wait for the first receipt of a server that is well.
+const RECEIPT_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for the senders to notice that the server is gone.
 const PARTING_MAX: Duration = Duration::from_secs(30);
 
@@ -36,6 +44,15 @@ pub(super) struct Site {
     /// The shim's log, if the power may fail here.
     log: Option<PathBuf>,
     dir: TempDir,
+}
+
+/// When the server is killed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kill {
+    /// So long after the senders were told to start.
+    AfterStart(Duration),
+    /// So long after any of them got a receipt.
+    AfterFirstReceipt(Duration),
 }
 
 /// How a trial went.
@@ -101,19 +118,29 @@ impl Site {
     }
 
     /// Lets all senders send, and kills the server meanwhile.
-    pub(super) async fn load_and_kill(&mut self, after: Duration, random: &mut ChaCha12Rng) -> Result<Survived> {
+    pub(super) async fn load_and_kill(&mut self, kill: Kill, random: &mut ChaCha12Rng) -> Result<Survived> {
         let server = self.server.take().context("the server does not run")?;
         let before: usize = self.sources.iter().map(Source::acknowledged).sum();
+        let began = Instant::now();
+        let receipts = Arc::new(Notify::new());
         let mut senders = JoinSet::new();
         for mut source in self.sources.drain(..) {
             let endpoint = check::endpoint(&server, self.dir.path(), source.name());
             let seed = random.random();
+            let receipts = receipts.clone();
             senders.spawn(async move {
-                let ended = source.send_until_cut(&endpoint, seed).await;
+                let ended = source.send_until_cut(&endpoint, seed, &receipts).await;
                 (source, ended)
             });
         }
-        sleep(after).await;
+        match kill {
+            Kill::AfterStart(after) => sleep(after).await,
+            Kill::AfterFirstReceipt(after) => {
+                timeout(RECEIPT_MAX, receipts.notified()).await.context("nobody gets a receipt")?;
+                sleep(after).await;
+            }
+        }
+        let after = began.elapsed();
         tokio::task::block_in_place(|| server.kill())?;
         let parted = timeout(PARTING_MAX, senders.join_all()).await.context("a sender does not notice the kill")?;
         let mut outcome = Ok(());

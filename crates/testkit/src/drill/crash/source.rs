@@ -13,7 +13,10 @@ use sigillo_model::{
     record::Record,
 };
 use sigillo_proto::v1::{self, append_request, append_response::Message};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 use crate::{batches::BatchChain, records::records};
 
@@ -70,8 +73,9 @@ impl Source {
         self.acknowledged
     }
 
-    /// Sends batches of random size until the connection is cut. Whatever the server refuses is an error.
-    pub(super) async fn send_until_cut(&mut self, endpoint: &Endpoint, seed: u64) -> Result<()> {
+    /// Sends batches of random size until the connection is cut, and tells of every answer. Whatever the server refuses is an
+    /// error.
+    pub(super) async fn send_until_cut(&mut self, endpoint: &Endpoint, seed: u64, receipts: &Notify) -> Result<()> {
         let mut random = ChaCha12Rng::seed_from_u64(seed);
         let mut session = match self.open(endpoint).await {
             Ok(session) => session,
@@ -81,7 +85,10 @@ impl Source {
             let room = self.sent.len() - self.acknowledged < WINDOW;
             tokio::select! {
                 answer = session.receiver.recv() => match answer {
-                    Ok(Some(answer)) => self.answered(answer).await?,
+                    Ok(Some(answer)) => {
+                        self.answered(answer).await?;
+                        receipts.notify_one();
+                    }
                     Ok(None) => return Ok(()),
                     Err(error) => return cut_or(error.into()),
                 },

@@ -129,8 +129,9 @@ impl Writer {
         Self { random: random(seed, 0), sources: sources.collect(), received: 1_772_438_400_000_000_000, written: 0 }
     }
 
+    /// Writes until the journal has so many records, but at least one batch, so that every session leaves something.
     async fn write(&mut self, journal: &Journal, until: u64) -> Result<()> {
-        let mut pending: Vec<Pending> = Vec::new();
+        let mut pending: Vec<Pending> = vec![journal.enqueue(self.submission()?).await?];
         while self.written < until {
             pending.push(journal.enqueue(self.submission()?).await?);
             // Frames of one and of many batches.
