@@ -78,9 +78,9 @@ impl Ended {
             Self::ReaderStalled => Some(Status::deadline_exceeded("nothing was taken for too long: read faster")),
             Self::StandingLost => Some(Status::permission_denied("this reader may not read any more")),
             Self::ServerStopping => Some(Status::unavailable("the server closes this connection: connect again")),
-            Self::Altered => Some(Status::data_loss(
-                "what is stored here is not what was written: `sigillo verify` names the place",
-            )),
+            Self::Altered => {
+                Some(Status::data_loss("what is stored here is not what was written: `sigillo verify` names the place"))
+            }
             Self::Failed => Some(Status::internal("the journal could not be read; the server's log says why")),
         }
     }
