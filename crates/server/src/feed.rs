@@ -16,10 +16,13 @@ const PIECES: usize = 2;
 const PIECE_BYTES: usize = 128 << 10;
 const PIECE_ANSWERS: usize = 256;
 
+/// How long a reader may take to hear why its stream ends when its connection is to be closed.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// A stream of answers.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The end into which answers are put. Its methods block.
+/// The end into which answers are put. Its methods block unless they say otherwise.
 #[derive(Debug)]
 pub(crate) struct Feed<T> {
     sender: mpsc::Sender<Vec<Result<T, Status>>>,
@@ -75,10 +78,12 @@ impl<T> Feed<T> {
         }
     }
 
-    /// Ends the stream with an error, if there is room to say so.
-    pub(crate) fn fail(mut self, status: Status) {
+    /// Ends the stream with an error, behind what was put. Does not block; waits for a reader that is slow.
+    pub(crate) async fn fail(mut self, status: Status) {
         self.piece.push(Err(status));
-        let _ = self.sender.try_send(self.piece);
+        let patience = if self.closing.is_cancelled() { LAST_WORD } else { self.stall };
+        // A reader that is gone needs no status.
+        let _ = self.sender.send_timeout(self.piece, patience).await;
     }
 
     /// Becomes ready when the reader is gone.

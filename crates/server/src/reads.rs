@@ -51,6 +51,8 @@ pub(crate) enum Ended {
     StandingLost,
     /// The server stops, or the connection has become too old.
     ServerStopping,
+    /// What is stored is not what was written.
+    Altered,
     /// The journal could not be read.
     Failed,
 }
@@ -64,6 +66,7 @@ impl Ended {
             Self::ReaderStalled => "reader stalled",
             Self::StandingLost => "standing lost",
             Self::ServerStopping => "server stopping",
+            Self::Altered => "altered",
             Self::Failed => "failed",
         }
     }
@@ -75,6 +78,9 @@ impl Ended {
             Self::ReaderStalled => Some(Status::deadline_exceeded("nothing was taken for too long: read faster")),
             Self::StandingLost => Some(Status::permission_denied("this reader may not read any more")),
             Self::ServerStopping => Some(Status::unavailable("the server closes this connection: connect again")),
+            Self::Altered => {
+                Some(Status::data_loss("what is stored here is not what was written: `sigillo verify` names the place"))
+            }
             Self::Failed => Some(Status::internal("the journal could not be read; the server's log says why")),
         }
     }
@@ -197,7 +203,7 @@ impl Read {
     pub(crate) async fn close(self, ended: Ended) {
         let outcome = match ended {
             Ended::Complete | Ended::Limit | Ended::ReaderGone => v1::Outcome::Success,
-            Ended::ReaderStalled | Ended::ServerStopping | Ended::Failed => v1::Outcome::Failure,
+            Ended::ReaderStalled | Ended::ServerStopping | Ended::Altered | Ended::Failed => v1::Outcome::Failure,
             Ended::StandingLost => v1::Outcome::Denied,
         };
         let event = self.account("read.closed").outcome(outcome).text("ended", ended.name());

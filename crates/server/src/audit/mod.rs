@@ -93,7 +93,7 @@ impl Walk {
         let records = read.matched;
         Handle::current().block_on(read.close(ended));
         if let Some(status) = ended.status() {
-            return feed.fail(status);
+            return Handle::current().block_on(feed.fail(status));
         }
         let end = WalkResponse { message: Some(Answer::End(v1::WalkEnd { entries, records })) };
         // A reader that goes away now has had everything but this.

@@ -177,7 +177,7 @@ impl Searching {
         // Before the end is told, so that who saw the end can rely on the closing.
         Handle::current().block_on(read.close(ended));
         if let Some(status) = ended.status() {
-            return feed.fail(status);
+            return Handle::current().block_on(feed.fail(status));
         }
         let remaining = search.remaining();
         let snapshot = cursor.snapshot;
@@ -214,5 +214,8 @@ impl Searching {
 /// Says in the server's log what is wrong with the journal.
 pub(crate) fn unreadable(error: &ReadError) -> Ended {
     tracing::error!(%error, "the journal could not be read");
-    Ended::Failed
+    match error {
+        ReadError::Altered(_) => Ended::Altered,
+        ReadError::Store(_) => Ended::Failed,
+    }
 }

@@ -96,7 +96,7 @@ impl Follower {
         tracing::debug!(?ended, "a tail ends");
         work.read.close(ended).await;
         if let Some(status) = ended.status() {
-            work.feed.fail(status);
+            work.feed.fail(status).await;
         }
     }
 }
