@@ -43,16 +43,22 @@ impl Committer {
     /// The salt of one part of the record at `index`.
     pub fn salt(&mut self, secret: &BatchSecret, index: u32, part: Part) -> [u8; 32] {
         let mut input = [0_u8; 37];
-        let fields = secret.expose().iter().copied().chain(index.to_be_bytes()).chain([part.number()]);
-        input.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
+        let (first, rest) = input.split_at_mut(32);
+        first.copy_from_slice(secret.expose());
+        let (second, third) = rest.split_at_mut(4);
+        second.copy_from_slice(&index.to_be_bytes());
+        third.copy_from_slice(&[part.number()]);
         *self.salt.reset().update(&input).finalize().as_bytes()
     }
 
     /// The hash of one part under its salt.
     pub fn part_hash(&mut self, salt: &[u8; 32], part: Part, bytes: &[u8]) -> [u8; 32] {
         let mut head = [0_u8; 41];
-        let fields = salt.iter().copied().chain([part.number()]).chain((bytes.len() as u64).to_be_bytes());
-        head.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
+        let (first, rest) = head.split_at_mut(32);
+        first.copy_from_slice(salt);
+        let (second, third) = rest.split_at_mut(1);
+        second.copy_from_slice(&[part.number()]);
+        third.copy_from_slice(&(bytes.len() as u64).to_be_bytes());
         *self.part.reset().update(&head).update(bytes).finalize().as_bytes()
     }
 }

@@ -11,9 +11,13 @@ pub fn leaf(entry: &[u8]) -> NodeHash {
 
 /// Hash of an inner node: `H(01 || left || right)`.
 pub fn node(left: &NodeHash, right: &NodeHash) -> NodeHash {
-    NodeHash::new(
-        Sha256::new().chain_update([1]).chain_update(left.as_bytes()).chain_update(right.as_bytes()).finalize().into(),
-    )
+    // In one piece: feeding a hasher three times costs a third more.
+    let mut input = [1_u8; 65];
+    let (_, hashes) = input.split_at_mut(1);
+    let (first, second) = hashes.split_at_mut(32);
+    first.copy_from_slice(left.as_bytes());
+    second.copy_from_slice(right.as_bytes());
+    NodeHash::new(Sha256::digest(input).into())
 }
 
 /// Hash of the tree without leaves: `H("")`.
