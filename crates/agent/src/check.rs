@@ -23,8 +23,8 @@ pub async fn check(config: &Config) -> Vec<(bool, String)> {
             None => (false, "systemd journal: there is no journalctl on this machine".into()),
         });
     }
-    if config.files.is_empty() && config.journald.is_empty() && !config.stdin {
-        findings.push((false, "no source: add [[file]], [[journald]] or stdin = true".into()));
+    if config.reads_stdin() {
+        findings.push((true, "standard input is read".into()));
     }
     findings.push(match server(config).await {
         Ok(line) => (true, line),

@@ -36,9 +36,17 @@ pub struct Config {
     /// Readings of the systemd journal.
     #[serde(default)]
     pub journald: Vec<JournaldSettings>,
-    /// Whether standard input is read.
+    /// Whether standard input is read. It is, too, if nothing else is: an agent without a source would ship nothing and say so
+    /// to nobody.
     #[serde(default)]
     pub stdin: bool,
+}
+
+impl Config {
+    /// Whether standard input is read.
+    pub(crate) fn reads_stdin(&self) -> bool {
+        self.stdin || self.files.is_empty() && self.journald.is_empty()
+    }
 }
 
 /// How batches are cut.

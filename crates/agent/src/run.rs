@@ -232,7 +232,7 @@ fn spawn_sources(
         let stream = stream("journald".into());
         sources.spawn(journald::follow(settings.clone(), stream, cursor, mode, chunks.clone()));
     }
-    if config.stdin {
+    if config.reads_stdin() {
         sources.spawn(stdin::read(stream("stdin".into()), chunks.clone()));
     }
     sources

@@ -4,6 +4,7 @@
 use std::{
     env,
     ffi::OsStr,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -50,7 +51,25 @@ impl Workspace {
         // The tests start the real binaries.
         self.build()?;
         let tests = ["test", "--release", "--workspace"];
-        self.cargo(&tests.into_iter().chain(filter).collect::<Vec<_>>())
+        self.count_tests(&tests.into_iter().chain(filter).collect::<Vec<_>>())
+    }
+
+    /// Runs tests and closes with their sum: cargo's own last line speaks of the last crate alone.
+    fn count_tests(&self, arguments: &[&str]) -> Result<()> {
+        let words = arguments.join(" ");
+        eprintln!("xtask: cargo {words}");
+        let mut child = self.command(arguments).stdout(Stdio::piped()).spawn().context("cargo could not be started")?;
+        let (mut passed, mut failed) = (0, 0);
+        for line in BufReader::new(child.stdout.take().context("cargo's output")?).lines() {
+            let line = line?;
+            println!("{line}");
+            passed += result(&line, "passed");
+            failed += result(&line, "failed");
+        }
+        let status = child.wait()?;
+        println!("{passed} passed, {failed} failed");
+        ensure!(status.success(), "`cargo {words}` failed ({status})");
+        Ok(())
     }
 
     /// Path of a binary that [`Self::build`] made.
@@ -87,6 +106,23 @@ impl Workspace {
         }
         command
     }
+}
+
+/// A number of a line like `test result: ok. 3 passed; 0 failed; …`.
+fn result(line: &str, what: &str) -> u64 {
+    let Some(results) = line.strip_prefix("test result: ") else { return 0 };
+    let mut words = results.split([' ', ';', '.']).filter(|word| !word.is_empty());
+    let mut before = "";
+    words
+        .find_map(|word| {
+            if word == what {
+                before.parse().ok()
+            } else {
+                before = word;
+                None
+            }
+        })
+        .unwrap_or(0)
 }
 
 fn is_of_this_package(name: &OsStr) -> bool {
