@@ -3,7 +3,7 @@
 //! The trait is the seam at which tests inject faults; `conformance.rs` holds what every store must keep.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{PoisonError, RwLock, RwLockReadGuard},
 };
@@ -123,6 +123,7 @@ fn open_database_read_only(path: &Path, log_recovery: DBRecoveryMode) -> Result<
     options.set_wal_recovery_mode(log_recovery);
     options.create_if_missing(false);
     options.create_missing_column_families(false);
+    check_current(path)?;
     let mut names = DB::list_cf(&options, path)?;
     names.sort_unstable();
     let mut expected: Vec<&str> = Table::ALL.map(Table::name).to_vec();
@@ -138,6 +139,25 @@ fn open_database_read_only(path: &Path, log_recovery: DBRecoveryMode) -> Result<
         return Err(StoreError { kind: StoreErrorKind::Damaged, message });
     }
     Ok(db)
+}
+
+/// The file `CURRENT` must name a manifest that is there. RocksDB would only say that a file of some name is missing.
+fn check_current(path: &Path) -> Result<(), StoreError> {
+    let file = path.join("CURRENT");
+    let text = fs::read(&file).map_err(|error| {
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        let kind = if missing { StoreErrorKind::Damaged } else { StoreErrorKind::Failed };
+        StoreError { kind, message: format!("{}: {error}", file.display()) }
+    })?;
+    let name = String::from_utf8_lossy(&text);
+    let named = name.strip_suffix('\n').filter(|name| name.starts_with("MANIFEST-") && path.join(name).is_file());
+    match named {
+        Some(_) => Ok(()),
+        None => {
+            let message = format!("{} names {name:?}, which is no manifest that is there", file.display());
+            Err(StoreError { kind: StoreErrorKind::Damaged, message })
+        }
+    }
 }
 
 fn options() -> rocksdb::Options {
