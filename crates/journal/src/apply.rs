@@ -9,88 +9,17 @@ use sigillo_model::{
     batch::Batch,
     chain,
     entry::{Entry, Run},
-    ids::{BatchHash, ChainHash, Count, Epoch, ReceiptTime, Seq, SourceId, SourceSeq, TenantId},
+    ids::{Count, Epoch, Seq, SourceId, SourceSeq, TenantId},
     limits::{BATCH_MAX_RECORDS, BLOCK_MAX_BYTES},
     state::{JournalState, SourceState},
 };
 
 use crate::{
     error::SubmitError,
+    frame::{Head, Receipt, Refusal, Submission},
     layout::{self, Table},
     store::{StoreError, WriteSet},
-    submit::{Head, Submission},
 };
-
-/// What the journal made of a batch. The same batch sent again gets the same receipt, but for `repeated`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Receipt {
-    /// Epoch of the sender.
-    pub epoch: Epoch,
-    /// The sender's number of the first record.
-    pub first: SourceSeq,
-    /// How many records.
-    pub count: u32,
-    /// Sequence of the first record in the journal; the others follow without a gap.
-    pub seq: Seq,
-    /// Chain value after the last record.
-    pub chain_hash: ChainHash,
-    /// `a_b`.
-    pub batch_hash: BatchHash,
-    /// When the server took it.
-    pub receipt_time: ReceiptTime,
-    /// The batch had been received before.
-    pub repeated: bool,
-}
-
-impl Receipt {
-    /// The receipt of a stored entry.
-    pub(crate) fn of(entry: &Entry<'_>, repeated: bool) -> Self {
-        Self {
-            epoch: entry.epoch,
-            first: entry.source_seq,
-            count: entry.count,
-            seq: entry.seq,
-            chain_hash: entry.chain_hash,
-            batch_hash: entry.batch_hash,
-            receipt_time: entry.receipt_time,
-            repeated,
-        }
-    }
-}
-
-/// Why a batch does not fit what the journal holds of its source.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Records before it are missing.
-    #[error("records are missing before this batch: sequence {expected} of epoch {expected_epoch} is expected")]
-    Gap {
-        /// Newest epoch.
-        expected_epoch: Epoch,
-        /// Next sequence in it.
-        expected: SourceSeq,
-    },
-    /// Other records were received under these numbers.
-    #[error(
-        "other records were received under these numbers; sequence {expected} of epoch {expected_epoch} is expected"
-    )]
-    Fork {
-        /// Newest epoch.
-        expected_epoch: Epoch,
-        /// Next sequence in it.
-        expected: SourceSeq,
-    },
-    /// A newer epoch has begun.
-    #[error("the epoch is over: sequence {expected} of epoch {expected_epoch} is expected")]
-    StaleEpoch {
-        /// Newest epoch.
-        expected_epoch: Epoch,
-        /// Next sequence in it.
-        expected: SourceSeq,
-    },
-    /// The batch breaks a rule.
-    #[error("{0}")]
-    Invalid(String),
-}
 
 /// What came of a frame: its receipts and refusals in the frame's order, and what must be written for them to hold.
 #[derive(Debug)]

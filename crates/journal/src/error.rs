@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use sigillo_model::audit::Finding;
 
-use crate::{apply::Refusal, store::StoreError};
+use crate::{frame::Refusal, store::StoreError};
 
 /// Why a journal was not opened.
 #[derive(Debug, thiserror::Error)]

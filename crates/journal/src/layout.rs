@@ -17,7 +17,7 @@ use sigillo_model::{
     state::SourceState,
 };
 
-use crate::submit::Head;
+use crate::frame::Head;
 
 /// What `meta/format` says in a journal of this version.
 pub(crate) const FORMAT: &str = "sigillo journal 1";

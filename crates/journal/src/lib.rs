@@ -10,6 +10,7 @@ mod apply;
 #[cfg(test)]
 mod conformance;
 mod error;
+mod frame;
 mod head_file;
 mod layout;
 mod options;
@@ -20,9 +21,9 @@ mod submit;
 pub mod verify;
 mod writer;
 
-pub use apply::{Receipt, Refusal};
 pub use error::{OpenError, ReadError, SubmitError};
+pub use frame::{Head, Receipt, Refusal, Submission, TenantRun};
 pub use options::Options;
-pub use read::{Direction, Entries, Reader, StoredEntry};
-pub use store::{StoreError, StoreErrorKind};
-pub use submit::{Head, Journal, Opened, Pending, Submission, TenantRun};
+pub use read::{Entries, Reader, StoredEntry};
+pub use store::{Direction, StoreError, StoreErrorKind};
+pub use submit::{Journal, Opened, Pending};

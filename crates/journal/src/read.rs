@@ -12,22 +12,13 @@ use tokio::sync::watch;
 
 use crate::{
     error::ReadError,
+    frame::Head,
     layout::{self, Table},
-    store::{Pair, Store, StoreError, StoreErrorKind},
-    submit::Head,
+    store::{Direction, Pair, Store, StoreError, StoreErrorKind},
 };
 
 /// Bytes of entries that are read at once.
 const CHUNK_BYTES: usize = 4 << 20;
-
-/// Which way to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// From the oldest to the newest.
-    Forward,
-    /// From the newest to the oldest.
-    Backward,
-}
 
 /// Reads what is durable. Its methods block. Clones read the same journal.
 #[derive(Clone)]

@@ -11,11 +11,11 @@ use sigillo_model::{
 
 use crate::{
     error::{OpenError, ReadError},
+    frame::Head,
     head_file::HeadFile,
     layout::{self, Table},
-    read::{self, Direction},
-    store::{Store, StoreError, StoreErrorKind, WriteSet},
-    submit::Head,
+    read,
+    store::{Direction, Store, StoreError, StoreErrorKind, WriteSet},
 };
 
 /// How many of the newest records are verified again when the journal is opened, unless they are large.

@@ -13,7 +13,16 @@ use rocksdb::{
     LogLevel, WriteBatch, WriteOptions,
 };
 
-use crate::{layout::Table, read::Direction};
+use crate::layout::Table;
+
+/// Which way to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the oldest to the newest.
+    Forward,
+    /// From the newest to the oldest.
+    Backward,
+}
 
 /// The writes of one frame: all or none of them are kept.
 #[derive(Debug, Default)]
@@ -151,13 +160,11 @@ fn check_current(path: &Path) -> Result<(), StoreError> {
     })?;
     let name = String::from_utf8_lossy(&text);
     let named = name.strip_suffix('\n').filter(|name| name.starts_with("MANIFEST-") && path.join(name).is_file());
-    match named {
-        Some(_) => Ok(()),
-        None => {
-            let message = format!("{} names {name:?}, which is no manifest that is there", file.display());
-            Err(StoreError { kind: StoreErrorKind::Damaged, message })
-        }
+    if named.is_some() {
+        return Ok(());
     }
+    let message = format!("{} names {name:?}, which is no manifest that is there", file.display());
+    Err(StoreError { kind: StoreErrorKind::Damaged, message })
 }
 
 fn options() -> rocksdb::Options {

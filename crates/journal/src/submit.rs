@@ -12,16 +12,15 @@ use std::{
 
 use rustix::fs::FlockOperation;
 use sigillo_model::{
-    batch::{Batch, epoch_opening},
-    envelope::Flags,
-    ids::{BatchHash, ChainHash, ClassId, Commitment, Epoch, Origin, ReceiptTime, RetentionId, SourceId, TenantId},
-    state::{JournalState, SourceState},
+    batch::epoch_opening,
+    ids::{BatchHash, Epoch, Origin, SourceId},
+    state::SourceState,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
-    apply::Receipt,
     error::{OpenError, SubmitError},
+    frame::{Head, Receipt, Submission},
     head_file::HeadFile,
     options::{self, Options},
     read::Reader,
@@ -29,53 +28,6 @@ use crate::{
     store::{RocksStore, Store},
     writer::{self, Message, Queued},
 };
-
-/// A checked batch on its way into the journal: everything the envelopes need is here, taken before it is ordered.
-#[derive(Debug, Clone)]
-pub struct Submission {
-    /// Who sent it.
-    pub source: SourceId,
-    /// Class of the source.
-    pub class: ClassId,
-    /// The batch; its hash has been checked against `commitments`.
-    pub batch: Batch,
-    /// The commitments of its records, in order.
-    pub commitments: Vec<Commitment>,
-    /// Which records concern which tenant; together they cover the batch.
-    pub runs: Vec<TenantRun>,
-    /// When the server took it.
-    pub received: ReceiptTime,
-}
-
-/// Records that follow one another and share tenant, retention class and flags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TenantRun {
-    /// Whom they concern.
-    pub tenant: TenantId,
-    /// How long they are kept.
-    pub retention: RetentionId,
-    /// Flags of their envelopes.
-    pub flags: Flags,
-    /// How many.
-    pub records: u32,
-}
-
-/// Where the journal stands, durably.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// Number of records.
-    pub size: u64,
-    /// Chain value of the last record, or genesis.
-    pub chain: ChainHash,
-    /// Receipt time of the last record; 0 before the first.
-    pub receipt_time: ReceiptTime,
-}
-
-impl Head {
-    pub(crate) fn of(state: &JournalState) -> Self {
-        Self { size: state.size, chain: state.chain, receipt_time: state.receipt_time }
-    }
-}
 
 /// A journal that was opened, and what was found.
 #[derive(Debug)]

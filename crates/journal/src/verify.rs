@@ -17,11 +17,12 @@ use sigillo_model::{
 
 use crate::{
     error::OpenError,
+    frame::Head,
     head_file::HeadFile,
     layout::{self, Table},
     options, read,
     store::{RocksStore, Store, StoreError, StoreErrorKind},
-    submit::{self, Head},
+    submit,
 };
 
 /// How far a verification has come.

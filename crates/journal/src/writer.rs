@@ -20,14 +20,14 @@ use sigillo_model::{
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::{
-    apply::{Receipt, apply},
+    apply::apply,
     error::{OpenError, SubmitError},
+    frame::{Head, Receipt, Submission},
     head_file::HeadFile,
     layout::{self, Table},
     read::StoredEntry,
     recover,
     store::{Store, StoreError, StoreErrorKind},
-    submit::{Head, Submission},
 };
 
 /// Bytes of batches that one frame takes at most, so that a sync stays short.
