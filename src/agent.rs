@@ -71,16 +71,24 @@ enum Command {
     },
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Run { config, once, log, log_json } => run(config, once, &log, log_json).await,
-        Command::Check { config } => check(config).await,
-    };
-    result.unwrap_or_else(|error| {
+fn main() -> ExitCode {
+    work(Arguments::parse().command).unwrap_or_else(|error| {
         eprintln!("sigillo-agent: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn work(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("no threads to work with")?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Run { config, once, log, log_json } => run(config, once, &log, log_json).await,
+            Command::Check { config } => check(config).await,
+        }
+    });
+    // A read of standard input ends only when something comes: it must not hold up a stop.
+    runtime.shutdown_background();
+    result
 }
 
 async fn run(config: PathBuf, once: bool, log: &str, log_json: bool) -> anyhow::Result<ExitCode> {
