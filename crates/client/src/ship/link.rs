@@ -141,34 +141,46 @@ impl Link {
             let may_send = open && throttled_until.is_none() && self.window.may_send(welcome.credit_bytes);
             tokio::select! {
                 biased;
-                answer = receiver.recv() => match answer? {
-                    None => return Ok(end),
-                    Some(append_response::Message::Ack(ack)) => {
+                answer = receiver.recv() => match answer {
+                    Ok(None) => return Ok(end),
+                    // A server that asks us to wait may end the stream with an error then; the wait counts.
+                    Err(error) if asks_to_wait(&end) && !is_final(&error) => {
+                        debug!(%error, "the server ends the stream after it asked us to wait");
+                        return Ok(end);
+                    }
+                    Err(error) => return Err(error),
+                    Ok(Some(append_response::Message::Ack(ack))) => {
                         if let Some(settled) = self.window.acknowledge(ack)? {
                             self.backoff.reset();
                             self.report(settled).await;
                         }
                     }
-                    Some(append_response::Message::Throttle(throttle)) => {
+                    Ok(Some(append_response::Message::Throttle(throttle))) => {
                         let wait = Duration::from_millis(throttle.wait_ms.into()).min(WAIT_MAX);
                         warn!(wait_ms = wait.as_millis(), reason = throttle.reason, "the server asks us to wait");
                         throttled_until = Some(Instant::now() + wait);
+                        if open {
+                            end = End::Again(wait);
+                        }
                         // The server may have dropped what was under way. What it has kept gets the same receipt again.
                         self.window.rewind();
                     }
-                    Some(append_response::Message::Drain(drain)) => {
+                    Ok(Some(append_response::Message::Drain(drain))) => {
                         let wait = Duration::from_millis(drain.reconnect_ms.into()).min(WAIT_MAX);
                         info!(wait_ms = wait.as_millis(), "the server stops; connecting again later");
                         end = End::Again(wait);
                         stream = None;
                         give_up_at = Instant::now() + LAST_ACKS;
                     }
-                    Some(append_response::Message::Refusal(refusal)) => return self.refused(refusal),
-                    Some(append_response::Message::Welcome(_)) => {}
+                    Ok(Some(append_response::Message::Refusal(refusal))) => return self.refused(refusal),
+                    Ok(Some(append_response::Message::Welcome(_))) => {}
                 },
                 () = sleep_until(give_up_at), if !open => return Ok(end),
                 () = sleep_until(throttled_until.unwrap_or(heartbeat_at)), if throttled_until.is_some() => {
                     throttled_until = None;
+                    if open {
+                        end = End::Again(Duration::ZERO);
+                    }
                 }
                 permit = async { stream.as_ref()?.reserve().await.ok() }, if may_send => {
                     let Some(permit) = permit else {
@@ -227,6 +239,10 @@ impl Link {
         // A caller that is gone ends `run`.
         let _ = self.reports.send(Ok(settled)).await;
     }
+}
+
+fn asks_to_wait(end: &End) -> bool {
+    matches!(end, End::Again(wait) if !wait.is_zero())
 }
 
 /// Whether another connection would end in the same way.

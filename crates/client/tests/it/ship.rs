@@ -89,6 +89,14 @@ async fn a_throttle_is_obeyed() {
 }
 
 #[tokio::test]
+async fn a_throttle_is_obeyed_when_the_stream_then_ends_with_an_error() {
+    let before = Instant::now();
+    let (server, _) = ship_ten(&[Act::Take, Act::ThrottleAndEnd { wait_ms: 900 }]).await;
+    assert!(before.elapsed() >= Duration::from_millis(900));
+    assert_eq!(server.shared().hellos.len(), 2);
+}
+
+#[tokio::test]
 async fn a_draining_server_is_left_and_found_again() {
     let before = Instant::now();
     let (server, _) = ship_ten(&[Act::Take, Act::Drain { reconnect_ms: 400 }]).await;
