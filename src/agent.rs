@@ -32,6 +32,9 @@ Try it first:   sigillo-agent check --config agent.toml
 Ship once:      sigillo-agent run --config agent.toml --once
 For ever:       sigillo-agent run --config agent.toml
 
+One certificate, one agent: a second agent, or `sigillo append`, that works at the same time with the same certificate opens
+a newer epoch of the source, and the journal takes nothing more of the older one, which ends with an error. Give each its own.
+
 Today's limit: there is no spool yet. What was not acknowledged is read again from its file after a restart. After kill -9
 the lines acknowledged within the last second may arrive twice. Lines from standard input can't be read again.";
 
