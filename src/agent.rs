@@ -32,6 +32,9 @@ Try it first:   sigillo-agent check --config agent.toml
 Ship once:      sigillo-agent run --config agent.toml --once
 For ever:       sigillo-agent run --config agent.toml
 
+One certificate, one agent: a second agent, or `sigillo append`, that works at the same time with the same certificate opens
+a newer epoch of the source, and the journal takes nothing more of the older one, which ends with an error. Give each its own.
+
 Today's limit: there is no spool yet. What was not acknowledged is read again from its file after a restart. After kill -9
 the lines acknowledged within the last second may arrive twice. Lines from standard input can't be read again.";
 
@@ -71,16 +74,24 @@ enum Command {
     },
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Run { config, once, log, log_json } => run(config, once, &log, log_json).await,
-        Command::Check { config } => check(config).await,
-    };
-    result.unwrap_or_else(|error| {
+fn main() -> ExitCode {
+    work(Arguments::parse().command).unwrap_or_else(|error| {
         eprintln!("sigillo-agent: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn work(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new().context("no threads to work with")?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Run { config, once, log, log_json } => run(config, once, &log, log_json).await,
+            Command::Check { config } => check(config).await,
+        }
+    });
+    // A read of standard input ends only when something comes: it must not hold up a stop.
+    runtime.shutdown_background();
+    result
 }
 
 async fn run(config: PathBuf, once: bool, log: &str, log_json: bool) -> anyhow::Result<ExitCode> {

@@ -1,5 +1,6 @@
 //! End-to-end tests on the real binaries, and of the house they live in. One module a subject.
 
+mod agent;
 mod drills;
 mod house;
 mod journey;

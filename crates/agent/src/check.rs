@@ -2,7 +2,7 @@
 
 use std::{fs::File, path::PathBuf};
 
-use sigillo_client::{Connection, ship};
+use sigillo_client::{Connection, plain, ship};
 
 use crate::{AGENT, Config};
 
@@ -39,7 +39,11 @@ async fn server(config: &Config) -> Result<String, sigillo_client::ClientError> 
     let source: String = hex::encode(&welcome.source);
     Ok(format!(
         "server {} answers: journal {}, we are source {source} of class {}, newest epoch {}, next record {}",
-        config.server.url, welcome.origin, welcome.class, welcome.epoch, welcome.next_sequence
+        config.server.url,
+        plain(&welcome.origin),
+        plain(&welcome.class),
+        welcome.epoch,
+        welcome.next_sequence
     ))
 }
 

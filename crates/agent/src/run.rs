@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     future::{Future, pending},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -13,6 +14,7 @@ use sigillo_client::{
     ship::{Options, Outcome, Settled, Shipper},
 };
 use sigillo_model::ids::Epoch;
+use sigillo_proto::v1::Batch;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -34,7 +36,7 @@ const CHUNKS: usize = 4;
 const WAITING_MAX: u64 = 100_000;
 /// Bytes of compressed batches under way.
 const WINDOW_BYTES: usize = 8 << 20;
-/// Least time between two writings of the state.
+/// Least time between two writings of the state, and wait after one that failed.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How long a stop waits for the last acks.
 const STOP_WAIT: Duration = Duration::from_secs(10);
@@ -52,6 +54,8 @@ pub enum Mode {
 pub async fn run(config: Config, mode: Mode, stop: CancellationToken) -> Result<(), AgentError> {
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
     let state = state_dir.load()?;
+    // Before anything is shipped: who can't remember what was acknowledged would ship it at every start again.
+    state_dir.save(&state)?;
     // We are at work even while the server is away.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let Some(shipper) = unless(&stop, start(&config, &state, mode)).await else { return Ok(()) };
@@ -67,8 +71,9 @@ pub async fn run(config: Config, mode: Mode, stop: CancellationToken) -> Result<
         Err(error) => Err(error),
     };
     // Also after an error: what was acknowledged is not sent again.
-    agent.save().await?;
+    let saved = agent.save().await;
     result?;
+    saved?;
     agent.shipper.close().await;
     if stop.is_cancelled() {
         return Ok(());
@@ -97,8 +102,11 @@ impl Agent {
             let (cut_at, save_at) = (self.shipper.deadline(), self.save_at);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                settled = self.shipper.settled(), if waiting > 0 => self.settle(settled?)?,
-                () = at(save_at) => self.save().await?,
+                settled = self.shipper.settled(), if waiting > 0 => self.settle(settled?, stop).await?,
+                () = at(save_at) => if let Err(error) = self.save().await {
+                        // What is acknowledged meanwhile is only at stake if we end. Ending would ship it again for sure.
+                        error!(%error, "the state can't be saved; trying again");
+                    },
                 () = at(cut_at) => {
                     if let Some(cut) = unless(stop, self.shipper.cut()).await {
                         cut?;
@@ -124,7 +132,7 @@ impl Agent {
             }
         }
         while let Some(settled) = self.shipper.settled_so_far()? {
-            self.settle(settled)?;
+            self.settle(settled, stop).await?;
         }
         Ok(())
     }
@@ -135,7 +143,7 @@ impl Agent {
             self.shipper.cut().await?;
             while self.shipper.waiting() > 0 {
                 let settled = self.shipper.settled().await?;
-                self.settle(settled)?;
+                self.settle(settled, stop).await?;
             }
             Ok(())
         };
@@ -150,11 +158,13 @@ impl Agent {
         finished.unwrap_or_else(|| Err(AgentError::Unacknowledged(self.shipper.waiting())))
     }
 
-    fn settle(&mut self, settled: Settled) -> Result<(), AgentError> {
+    async fn settle(&mut self, settled: Settled, stop: &CancellationToken) -> Result<(), AgentError> {
         if let Outcome::Refused { batch, message } = settled.outcome {
-            let name = format!("{}-{}", batch.epoch, batch.first);
-            let path = self.state_dir.quarantine(&name, &batch.block, &message)?;
-            error!(records = batch.count, file = %path.display(), message, "the server refused records; they are set aside");
+            let path = self.set_aside(&batch, &message, stop).await?;
+            error!(
+                records = batch.count, file = %path.display(), said = message,
+                "the server refused records; they are set aside"
+            );
         }
         let count = usize::try_from(settled.records).unwrap_or(usize::MAX).min(self.marks.len());
         let mut settled_marks = self.marks.drain(..count).peekable();
@@ -172,13 +182,33 @@ impl Agent {
         Ok(())
     }
 
+    /// Keeps a refused batch, and does not go on without: once we remember its lines as done, they are nowhere else.
+    async fn set_aside(&self, batch: &Batch, why: &str, stop: &CancellationToken) -> Result<PathBuf, AgentError> {
+        let name = format!("{}-{}", batch.epoch, batch.first);
+        loop {
+            let error = match self.state_dir.quarantine(&name, &batch.block, why) {
+                Ok(path) => return Ok(path),
+                Err(error) => error,
+            };
+            error!(%error, "refused records can't be set aside; trying again");
+            if unless(stop, sleep(SAVE_EVERY)).await.is_none() {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Saves the state if it has changed; after an error it will be time to save it again in a moment.
     async fn save(&mut self) -> Result<(), AgentError> {
         if self.save_at.take().is_none() {
             return Ok(());
         }
         let (state_dir, state) = (Arc::clone(&self.state_dir), self.state.clone());
         // A task that panicked has said so.
-        tokio::task::spawn_blocking(move || state_dir.save(&state)).await.unwrap_or(Ok(()))
+        let saved = tokio::task::spawn_blocking(move || state_dir.save(&state)).await.unwrap_or(Ok(()));
+        if saved.is_err() {
+            self.save_at = Some(Instant::now() + SAVE_EVERY);
+        }
+        saved
     }
 }
 
@@ -246,5 +276,32 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_that_could_not_remember_ships_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let config = format!(
+            "state_dir = \"state\"\n[server]\nurl = \"https://{}\"\nca = \"ca\"\ncert = \"cert\"\nkey = \"key\"\n\
+             [[file]]\npath = \"{}\"\n",
+            listener.local_addr().unwrap(),
+            dir.path().join("log").display()
+        );
+        fs::write(dir.path().join("agent.toml"), config).unwrap();
+        // Where the new state would be written something stands in the way, also for root.
+        fs::create_dir_all(dir.path().join("state/state.new")).unwrap();
+        let config = Config::load(&dir.path().join("agent.toml")).unwrap();
+        let error = run(config, Mode::Once, CancellationToken::new()).await.unwrap_err();
+        assert!(matches!(error, AgentError::State { .. }), "{error}");
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "it has not even connected");
     }
 }

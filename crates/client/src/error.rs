@@ -1,6 +1,6 @@
 //! What can go wrong between a client and a server.
 
-use std::{error::Error, io, path::PathBuf};
+use std::{error::Error, io, path::PathBuf, time::Duration};
 
 use crate::tls::Peer;
 use sigillo_model::{batch::BatchError, block::PushError};
@@ -95,6 +95,14 @@ pub enum ClientError {
         "the journal knows a newer epoch of this source: {0}. Another sender uses the same certificate: give each its own"
     )]
     StaleEpoch(String),
+    /// Nothing was acknowledged for longer than the caller wants to wait.
+    #[error("nothing was acknowledged for {} s: {reason}", waited.as_secs())]
+    GaveUp {
+        /// The caller's patience.
+        waited: Duration,
+        /// What hindered last.
+        reason: String,
+    },
     /// The caller does not take what was settled.
     #[error("too many batches are settled and not taken: flush now and then")]
     Untaken,
@@ -114,6 +122,8 @@ pub enum Code {
     PermissionDenied,
     /// Too much at once (8).
     ResourceExhausted,
+    /// The server is not in a state for this, and will not get there by itself (9).
+    FailedPrecondition,
     /// Later perhaps: the server stops, or its disk is full (14).
     Unavailable,
     /// Any other code, by its number.
@@ -127,6 +137,7 @@ impl std::fmt::Display for Code {
             Self::Unauthenticated => f.write_str("unauthenticated"),
             Self::PermissionDenied => f.write_str("permission denied"),
             Self::ResourceExhausted => f.write_str("resource exhausted"),
+            Self::FailedPrecondition => f.write_str("failed precondition"),
             Self::Unavailable => f.write_str("unavailable"),
             Self::Other(number) => write!(f, "gRPC status {number}"),
         }
@@ -140,6 +151,7 @@ impl From<tonic::Code> for Code {
             tonic::Code::Unauthenticated => Self::Unauthenticated,
             tonic::Code::PermissionDenied => Self::PermissionDenied,
             tonic::Code::ResourceExhausted => Self::ResourceExhausted,
+            tonic::Code::FailedPrecondition => Self::FailedPrecondition,
             tonic::Code::Unavailable => Self::Unavailable,
             other => Self::Other(other.into()),
         }
@@ -151,7 +163,7 @@ impl ClientError {
     pub(crate) fn from_status(peer: &Peer, status: &tonic::Status) -> Self {
         match status.source() {
             Some(cause) => Self::from_cause(peer, cause),
-            None => Self::Refused { code: status.code().into(), message: status.message().to_owned() },
+            None => Self::Refused { code: status.code().into(), message: plain(status.message()) },
         }
     }
 
@@ -164,7 +176,7 @@ impl ClientError {
         while let Some(source) = deepest.source() {
             deepest = source;
         }
-        Self::Unreachable { url: peer.url.to_string(), what: deepest.to_string() }
+        Self::Unreachable { url: peer.url.to_string(), what: plain(&deepest.to_string()) }
     }
 
     pub(crate) fn from_connect(url: &str, error: &io::Error) -> Self {
@@ -191,4 +203,26 @@ impl ClientError {
 
 pub(crate) fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
+}
+
+/// A server's words, for terminals and logs: what steers a terminal, ends a line or reorders text is written as an escape.
+pub fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        let is_unsafe = c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+        if is_unsafe { plain.extend(c.escape_default()) } else { plain.push(c) }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_server_steer_no_terminal() {
+        let text = "f\u{fc}r \u{1b}[2J\r\n\u{9b}1m \u{202e}";
+        assert_eq!(plain(text), "f\u{fc}r \\u{1b}[2J\\r\\n\\u{9b}1m \\u{202e}");
+    }
 }

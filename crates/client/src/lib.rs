@@ -15,5 +15,5 @@ mod tls;
 pub use backoff::Backoff;
 pub use connection::{Connection, Responses};
 pub use endpoint::Endpoint;
-pub use error::{ClientError, Code};
+pub use error::{ClientError, Code, plain};
 pub use session::{AppendReceiver, AppendSender, AppendSession, PROTOCOL, unix_nanos};

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use crate::{ClientError, Responses, tls::Peer};
+use crate::{ClientError, Responses, error::plain, tls::Peer};
 
 /// Version of the protocol that this client speaks.
 pub const PROTOCOL: u32 = 1;
@@ -100,6 +100,15 @@ impl AppendReceiver {
                 Err(ClientError::Protocol("a second welcome on one stream".into()))
             }
             None => Err(ClientError::Protocol("an answer of a kind that this program does not know".into())),
+            // Their words end in logs, errors and on terminals.
+            Some(append_response::Message::Throttle(throttle)) => {
+                let reason = plain(&throttle.reason);
+                Ok(Some(append_response::Message::Throttle(v1::Throttle { reason, ..throttle })))
+            }
+            Some(append_response::Message::Refusal(refusal)) => {
+                let message = plain(&refusal.message);
+                Ok(Some(append_response::Message::Refusal(v1::Refusal { message, ..refusal })))
+            }
             message => Ok(message),
         }
     }

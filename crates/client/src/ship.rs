@@ -53,8 +53,13 @@ pub struct Options {
     pub window_bytes: usize,
     /// The newest epoch that the caller remembers: the new one is greater, even when the clock was set back.
     pub after: Epoch,
-    /// Gives up when there has been no connection for so long. `None`: never.
+    /// Gives up when something waits, or there is no connection, and nothing was acknowledged for so long. `None`: never.
     pub give_up_after: Option<Duration>,
+    /// Gives up when the server says that we may not do this. Otherwise it is asked again: who has no other place to keep
+    /// records waits until an administrator has mended it.
+    pub refusals_are_final: bool,
+    /// Is told why nothing goes on, once a reason.
+    pub notice: Option<fn(&str)>,
 }
 
 impl Options {
@@ -68,6 +73,8 @@ impl Options {
             window_bytes: 16 << 20,
             after: Epoch::new(0),
             give_up_after: None,
+            refusals_are_final: false,
+            notice: None,
         }
     }
 }

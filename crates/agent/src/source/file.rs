@@ -174,20 +174,24 @@ impl Follower {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Some(place) = self.place.take() else { return Ok(Some(current)) };
+        // Forgotten only when it was used: an error that passes must neither lose lines nor read them twice.
+        let Some(place) = self.place.clone() else { return Ok(Some(current)) };
         if (place.dev, place.inode) == (current.id.dev, current.id.inode) {
             let resumed = Open::new(current.file.try_clone()?, Some(&place))?;
             if resumed.is_same_content()? {
+                self.place = None;
                 return Ok(Some(resumed));
             }
         } else if let Some(resumed) = renamed(&self.path, &place)? {
             info!(path = %self.path.display(), "file was rotated while the agent was away; reading the old one to its end");
+            self.place = None;
             return Ok(Some(resumed));
         }
         warn!(
             path = %self.path.display(), offset = place.offset,
             "the file that was being read is gone: lines at its end may be lost; reading the new one from its beginning"
         );
+        self.place = None;
         Ok(Some(current))
     }
 }
@@ -196,7 +200,9 @@ impl Open {
     fn new(file: File, place: Option<&FilePlace>) -> io::Result<Self> {
         let metadata = file.metadata()?;
         let (offset, pieces) = place.map_or((0, 0), |place| (place.offset, place.pieces));
-        let beginning = place.and_then(|place| hex::decode(&place.beginning).ok()).unwrap_or_default();
+        let mut beginning = place.and_then(|place| hex::decode(&place.beginning).ok()).unwrap_or_default();
+        // Of what will be read again, the beginning is learned again: it grows only where reading goes on.
+        beginning.truncate(usize::try_from(offset).unwrap_or(usize::MAX));
         Ok(Self {
             file,
             id: Arc::new(FileId { dev: metadata.dev(), inode: metadata.ino(), beginning }),
@@ -286,9 +292,12 @@ fn renamed(path: &Path, place: &FilePlace) -> io::Result<Option<Open>> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
     for entry in fs::read_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })? {
         let entry = entry?;
-        let metadata = entry.metadata()?;
-        let is_relative = entry.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes());
-        if is_relative && (metadata.dev(), metadata.ino()) == (place.dev, place.inode) {
+        if !entry.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes()) {
+            continue;
+        }
+        // Removed since it was listed.
+        let Ok(metadata) = entry.metadata() else { continue };
+        if (metadata.dev(), metadata.ino()) == (place.dev, place.inode) {
             let open = Open::new(File::open(entry.path())?, Some(place))?;
             return Ok(open.is_same_content()?.then_some(open));
         }

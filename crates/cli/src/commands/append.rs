@@ -16,11 +16,11 @@ use sigillo_proto::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Duration, Instant, sleep_until, timeout},
 };
 
 use crate::{
-    failure::Failure,
+    failure::{Failure, tell},
     global::GlobalArgs,
     output::{Format, Sink, json_line},
     severity,
@@ -35,6 +35,11 @@ const LINES_AHEAD: usize = 64;
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Ends when everything is durable, and prints where in the journal it stands and the chain value after it.
+Gives up when nothing becomes durable for --timeout seconds, and says what the server said last.
+
+One certificate, one sender: a second one, another append or an agent, that works at the same time with the same
+certificate opens a newer epoch of the source, and the journal takes nothing more of the older one, which then ends with an
+error. Give each its own certificate.
 
 Examples:
   sigillo append --message 'key rotated' --action key.rotate --actor alice --target key:backup-2 --outcome success
@@ -77,6 +82,9 @@ pub(crate) struct AppendArgs {
     /// Address from which it was done
     #[arg(long, value_name = "ADDRESS", default_value = "")]
     client_address: String,
+    /// Gives up when nothing was made durable for so long. What was sent may still become durable
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -88,11 +96,20 @@ enum OutcomeArg {
 }
 
 pub(crate) async fn run(args: AppendArgs, global: &GlobalArgs) -> Result<ExitCode, Failure> {
+    let patience = Duration::from_secs(args.timeout);
     let template = Template::new(args);
     // Said before anything is sent; lines of standard input add nothing that these limits are about.
     template.fields(0).check_limits().map_err(|error| Failure::Usage(error.to_string()))?;
-    let options = ship::Options::new(concat!("sigillo ", env!("CARGO_PKG_VERSION")));
-    let mut shipper = Shipper::start(&global.connect().await?, options).await?;
+    let options = ship::Options {
+        give_up_after: Some(patience),
+        // Whoever waits for us wants to know.
+        refusals_are_final: true,
+        notice: Some(tell),
+        ..ship::Options::new(concat!("sigillo ", env!("CARGO_PKG_VERSION")))
+    };
+    let start = async { Ok::<_, Failure>(Shipper::start(&global.connect().await?, options).await?) };
+    let silent = |_| Failure::Unreadable(format!("the server has not answered for {} s", patience.as_secs()));
+    let mut shipper = timeout(patience, Box::pin(start)).await.map_err(silent)??;
     let mut summary = Summary::default();
     if template.message.is_some() {
         shipper.push(&template.fields(now()).encode()).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sigillo_proto::v1::{self, RefusalKind, append_request, append_response};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tracing::{debug, info, warn};
 
@@ -13,7 +13,7 @@ use super::{
     Options, Settled,
     window::{Draft, Window},
 };
-use crate::{AppendSession, Backoff, ClientError, Connection, Endpoint, PROTOCOL, session::unix_nanos};
+use crate::{AppendSession, Backoff, ClientError, Code, Connection, Endpoint, PROTOCOL, session::unix_nanos};
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a stream that takes nothing more may still bring acks.
@@ -36,6 +36,10 @@ pub(super) struct Link {
     backoff: Backoff,
     /// The refusal that ended the last stream, of the oldest batch; decided on when the server has said where it stands.
     refusal: Option<v1::Refusal>,
+    /// The last ack, or since when something waits for one.
+    progress: Instant,
+    /// What hindered since then.
+    trouble: String,
 }
 
 /// How a stream ended, when it was not an error.
@@ -54,7 +58,17 @@ impl Link {
         drafts: mpsc::Receiver<Draft>,
         reports: mpsc::Sender<Result<Settled, ClientError>>,
     ) -> Self {
-        Self { endpoint, options, window, drafts, reports, backoff: Backoff::default(), refusal: None }
+        Self {
+            endpoint,
+            options,
+            window,
+            drafts,
+            reports,
+            backoff: Backoff::default(),
+            refusal: None,
+            progress: Instant::now(),
+            trouble: String::new(),
+        }
     }
 
     /// Works until the caller is gone, or an error that no new connection mends.
@@ -74,9 +88,10 @@ impl Link {
             let wait = match self.converse(session).await {
                 Ok(End::Finished) => return Ok(()),
                 Ok(End::Again(wait)) => wait,
-                Err(error) if is_final(&error) => return Err(error),
+                Err(error) if self.is_final(&error) => return Err(error),
                 Err(error) => {
                     warn!(%error, "connection lost");
+                    self.is_hindered(error.to_string());
                     Duration::ZERO
                 }
             };
@@ -86,19 +101,25 @@ impl Link {
     }
 
     async fn reconnect(&mut self, wait: Duration) -> Result<AppendSession, ClientError> {
-        let lost = Instant::now();
+        if self.window.bytes() == 0 {
+            self.progress = Instant::now();
+        }
+        let Some(deadline) = self.deadline() else { return self.connect_in_the_end(wait).await };
+        let connected = timeout_at(deadline, self.connect_in_the_end(wait)).await;
+        connected.unwrap_or_else(|_| Err(self.gave_up()))
+    }
+
+    async fn connect_in_the_end(&mut self, wait: Duration) -> Result<AppendSession, ClientError> {
         sleep(wait.max(self.backoff.next_wait())).await;
         loop {
             let error = match self.connect().await {
                 Ok(session) => return Ok(session),
+                Err(error) if self.is_final(&error) => return Err(error),
                 Err(error) => error,
             };
-            let patience_is_over = self.options.give_up_after.is_some_and(|patience| lost.elapsed() >= patience);
-            if is_final(&error) || patience_is_over {
-                return Err(error);
-            }
             let wait = self.backoff.next_wait();
             warn!(%error, wait_ms = wait.as_millis(), "no connection; trying again");
+            self.is_hindered(error.to_string());
             sleep(wait).await;
         }
     }
@@ -138,37 +159,54 @@ impl Link {
         let mut give_up_at = Instant::now();
         loop {
             let open = stream.is_some();
+            let patience_ends = self.deadline().filter(|_| self.window.bytes() > 0);
             let may_send = open && throttled_until.is_none() && self.window.may_send(welcome.credit_bytes);
             tokio::select! {
                 biased;
-                answer = receiver.recv() => match answer? {
-                    None => return Ok(end),
-                    Some(append_response::Message::Ack(ack)) => {
+                answer = receiver.recv() => match answer {
+                    Ok(None) => return Ok(end),
+                    // A server that asks us to wait may end the stream with an error then; the wait counts.
+                    Err(error) if asks_to_wait(&end) && !self.is_final(&error) => {
+                        debug!(%error, "the server ends the stream after it asked us to wait");
+                        return Ok(end);
+                    }
+                    Err(error) => return Err(error),
+                    Ok(Some(append_response::Message::Ack(ack))) => {
                         if let Some(settled) = self.window.acknowledge(ack)? {
                             self.backoff.reset();
+                            self.progress = Instant::now();
+                            self.trouble.clear();
                             self.report(settled).await;
                         }
                     }
-                    Some(append_response::Message::Throttle(throttle)) => {
+                    Ok(Some(append_response::Message::Throttle(throttle))) => {
                         let wait = Duration::from_millis(throttle.wait_ms.into()).min(WAIT_MAX);
                         warn!(wait_ms = wait.as_millis(), reason = throttle.reason, "the server asks us to wait");
+                        self.is_hindered(format!("the server asks us to wait: {}", throttle.reason));
                         throttled_until = Some(Instant::now() + wait);
+                        if open {
+                            end = End::Again(wait);
+                        }
                         // The server may have dropped what was under way. What it has kept gets the same receipt again.
                         self.window.rewind();
                     }
-                    Some(append_response::Message::Drain(drain)) => {
+                    Ok(Some(append_response::Message::Drain(drain))) => {
                         let wait = Duration::from_millis(drain.reconnect_ms.into()).min(WAIT_MAX);
                         info!(wait_ms = wait.as_millis(), "the server stops; connecting again later");
+                        self.is_hindered("the server stops".into());
                         end = End::Again(wait);
                         stream = None;
                         give_up_at = Instant::now() + LAST_ACKS;
                     }
-                    Some(append_response::Message::Refusal(refusal)) => return self.refused(refusal),
-                    Some(append_response::Message::Welcome(_)) => {}
+                    Ok(Some(append_response::Message::Refusal(refusal))) => return self.refused(refusal),
+                    Ok(Some(append_response::Message::Welcome(_))) => {}
                 },
                 () = sleep_until(give_up_at), if !open => return Ok(end),
                 () = sleep_until(throttled_until.unwrap_or(heartbeat_at)), if throttled_until.is_some() => {
                     throttled_until = None;
+                    if open {
+                        end = End::Again(Duration::ZERO);
+                    }
                 }
                 permit = async { stream.as_ref()?.reserve().await.ok() }, if may_send => {
                     let Some(permit) = permit else {
@@ -190,7 +228,13 @@ impl Link {
                         give_up_at = Instant::now() + LAST_ACKS;
                         continue;
                     };
+                    if self.window.bytes() == 0 {
+                        self.progress = Instant::now();
+                    }
                     self.window.seal(draft)?;
+                }
+                () = sleep_until(patience_ends.unwrap_or(heartbeat_at)), if patience_ends.is_some() => {
+                    return Err(self.gave_up());
                 }
                 () = sleep_until(heartbeat_at), if open => {
                     heartbeat_at = Instant::now() + HEARTBEAT;
@@ -206,8 +250,9 @@ impl Link {
         let v1::Refusal { expected_epoch, expected_sequence: expected, .. } = refusal;
         warn!(
             kind = ?refusal.kind(), epoch = refusal.epoch, first = refusal.first, expected_epoch, expected,
-            message = refusal.message, "the server refuses a batch"
+            said = refusal.message, "the server refuses a batch"
         );
+        self.is_hindered(format!("the server refuses a batch: {}", refusal.message));
         match refusal.kind() {
             RefusalKind::Gap if self.window.holds(expected_epoch, expected) => Ok(End::Again(Duration::ZERO)),
             RefusalKind::Gap => Err(ClientError::Gap { expected_epoch, expected, message: refusal.message }),
@@ -227,16 +272,43 @@ impl Link {
         // A caller that is gone ends `run`.
         let _ = self.reports.send(Ok(settled)).await;
     }
-}
 
-/// Whether another connection would end in the same way.
-fn is_final(error: &ClientError) -> bool {
-    matches!(
-        error,
-        ClientError::Gap { .. }
+    /// When the caller's patience ends.
+    fn deadline(&self) -> Option<Instant> {
+        self.progress.checked_add(self.options.give_up_after?)
+    }
+
+    fn gave_up(&self) -> ClientError {
+        let reason = if self.trouble.is_empty() { "the server does not answer" } else { &self.trouble };
+        ClientError::GaveUp { waited: self.options.give_up_after.unwrap_or_default(), reason: reason.to_owned() }
+    }
+
+    /// Remembers what hinders us, and tells it if it is something new.
+    fn is_hindered(&mut self, trouble: String) {
+        if let Some(notice) = self.options.notice.filter(|_| trouble != self.trouble) {
+            notice(&trouble);
+        }
+        self.trouble = trouble;
+    }
+
+    /// Whether another connection would end in the same way.
+    fn is_final(&self, error: &ClientError) -> bool {
+        match error {
+            ClientError::Gap { .. }
             | ClientError::Fork(_)
             | ClientError::StaleEpoch(_)
+            | ClientError::GaveUp { .. }
             | ClientError::Batch(_)
-            | ClientError::Record(_)
-    )
+            | ClientError::Record(_) => true,
+            ClientError::Refused {
+                code: Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition,
+                ..
+            } => self.options.refusals_are_final,
+            _ => false,
+        }
+    }
+}
+
+fn asks_to_wait(end: &End) -> bool {
+    matches!(end, End::Again(wait) if !wait.is_zero())
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     ClientError,
+    error::plain,
     ship::{Outcome, Position, Settled},
 };
 
@@ -69,7 +70,7 @@ pub(super) struct Window {
 impl Window {
     /// Opens an epoch: the time of now, and greater than any that the journal or the caller knows.
     pub(super) fn open(welcome: &v1::Welcome, after: Epoch, now_unix_nano: u64) -> Result<Self, ClientError> {
-        let protocol = |what: &str| ClientError::Protocol(format!("the welcome's {what}"));
+        let protocol = |what: &str| ClientError::Protocol(plain(&format!("the welcome's {what}")));
         let origin = Origin::new(welcome.origin.as_str()).map_err(|error| protocol(&error.to_string()))?;
         let source = SourceId::from_slice(&welcome.source).ok_or_else(|| protocol("source has not 16 bytes"))?;
         let before = known(welcome)?;
@@ -264,7 +265,7 @@ impl Window {
         if welcome.origin == self.origin.as_str() && *welcome.source == *self.source.as_bytes() {
             return Ok(());
         }
-        let message = format!("journal {} answers, or knows us as another source", welcome.origin);
+        let message = format!("journal {} answers, or knows us as another source", plain(&welcome.origin));
         Err(ClientError::Gap { expected_epoch: welcome.epoch, expected: welcome.next_sequence, message })
     }
 }

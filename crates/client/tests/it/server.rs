@@ -48,6 +48,8 @@ pub(crate) enum Act {
     TakeSilently,
     /// Drops it, and asks to wait.
     Throttle { wait_ms: u32 },
+    /// Drops it, asks to wait, and ends the stream with an error, as a journal does that is overloaded.
+    ThrottleAndEnd { wait_ms: u32 },
     /// Takes it, and says that it will stop.
     Drain { reconnect_ms: u32 },
     /// Refuses it.
@@ -167,6 +169,7 @@ struct Journal(Arc<Mutex<Shared>>);
 enum Then {
     GoOn,
     End,
+    Fail,
 }
 
 #[tonic::async_trait]
@@ -187,8 +190,13 @@ impl Ingest for Journal {
                 for message in replies {
                     let _ = answers.send(Ok(v1::AppendResponse { message: Some(message) })).await;
                 }
-                if matches!(then, Then::End) {
-                    return;
+                match then {
+                    Then::GoOn => {}
+                    Then::End => return,
+                    Then::Fail => {
+                        let _ = answers.send(Err(Status::unavailable("too \u{1b}[31mmuch"))).await;
+                        return;
+                    }
                 }
             }
         });
@@ -245,6 +253,10 @@ impl Shared {
             Act::Throttle { wait_ms } => {
                 let throttle = v1::Throttle { wait_ms, reason: "test".into() };
                 (vec![append_response::Message::Throttle(throttle)], Then::GoOn)
+            }
+            Act::ThrottleAndEnd { wait_ms } => {
+                let throttle = v1::Throttle { wait_ms, reason: "too \u{1b}[31mmuch".into() };
+                (vec![append_response::Message::Throttle(throttle)], Then::Fail)
             }
             Act::Drain { reconnect_ms } => {
                 let drain = append_response::Message::Drain(v1::Drain { reconnect_ms });

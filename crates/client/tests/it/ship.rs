@@ -1,6 +1,9 @@
 //! A shipper against a server that cuts, waits, drains and refuses.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use sigillo_client::{
     ClientError, Connection,
@@ -86,6 +89,14 @@ async fn a_throttle_is_obeyed() {
     let shared = server.shared();
     assert_eq!(shared.durable, lines(4));
     assert_eq!((shared.arrived.len(), shared.hellos.len()), (3, 1), "sent again on the same stream");
+}
+
+#[tokio::test]
+async fn a_throttle_is_obeyed_when_the_stream_then_ends_with_an_error() {
+    let before = Instant::now();
+    let (server, _) = ship_ten(&[Act::Take, Act::ThrottleAndEnd { wait_ms: 900 }]).await;
+    assert!(before.elapsed() >= Duration::from_millis(900));
+    assert_eq!(server.shared().hellos.len(), 2);
 }
 
 #[tokio::test]
@@ -224,9 +235,31 @@ async fn a_small_credit_still_lets_one_batch_pass() {
 async fn a_shipper_can_give_up() {
     let server = TestServer::start([Act::Lose]).await;
     let connection = Connection::open(&server.endpoint).await.unwrap();
-    let options = Options { give_up_after: Some(Duration::ZERO), ..Options::new("test 1") };
+    let options = Options { give_up_after: Some(Duration::from_secs(1)), ..Options::new("test 1") };
     let mut shipper = Shipper::start(&connection, options).await.unwrap();
     std::fs::remove_file(&server.endpoint.ca).unwrap();
     push(&mut shipper, 0..1).await;
-    assert!(matches!(shipper.flush().await, Err(ClientError::File { setting: "ca", .. })));
+    let error = shipper.flush().await.unwrap_err();
+    assert!(matches!(&error, ClientError::GaveUp { reason, .. } if reason.contains("ca file")), "{error}");
+}
+
+#[tokio::test]
+async fn connecting_again_and_again_is_no_reason_to_go_on_waiting() {
+    static NOTICES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let server = TestServer::start([Act::ThrottleAndEnd { wait_ms: 100 }; 100]).await;
+    let connection = Connection::open(&server.endpoint).await.unwrap();
+    let options = Options {
+        give_up_after: Some(Duration::from_secs(2)),
+        notice: Some(|text| NOTICES.lock().unwrap().push(text.to_owned())),
+        ..Options::new("test 1")
+    };
+    let mut shipper = Shipper::start(&connection, options).await.unwrap();
+    push(&mut shipper, 0..1).await;
+    let before = Instant::now();
+    let error = shipper.flush().await.unwrap_err();
+    assert!((2..4).contains(&before.elapsed().as_secs()));
+    let reason = "the server asks us to wait: too \\u{1b}[31mmuch";
+    assert!(matches!(&error, ClientError::GaveUp { reason: said, .. } if said == reason), "{error:?}");
+    assert!(server.shared().hellos.len() > 2);
+    assert_eq!(*NOTICES.lock().unwrap(), [reason], "told once, and without control characters");
 }

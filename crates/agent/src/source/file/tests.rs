@@ -108,6 +108,17 @@ fn a_restart_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn after_a_restart_within_its_first_bytes_a_file_is_still_recognized_by_all_of_them() {
+    let mut case = Case::new();
+    case.write("log", "one\npart");
+    let items = case.read_items();
+    case.restart(&items[0].1);
+    case.write("log", "\n");
+    assert_eq!(case.read(), ["part"]);
+    assert_eq!(case.follower.open.as_ref().unwrap().id.beginning, b"one\npart\n");
+}
+
+#[test]
 fn a_restart_inside_a_long_line_goes_on_numbering_its_pieces() {
     let mut case = Case::new();
     let line = "x".repeat(LINE_MAX_BYTES * 2 + 5);

@@ -1,0 +1,37 @@
+//! The agent as a process.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use sigillo_testkit::{binaries::binary, process::wait_exit};
+
+use crate::support::Dev;
+
+#[test]
+fn a_signal_ends_the_agent_while_standard_input_is_open() {
+    let dev = Dev::start();
+    let dir = dev.dir.path();
+    let connection = fs::read_to_string(dir.join("agent.toml")).unwrap();
+    // `stdin` belongs to the top level, before the first table.
+    fs::write(dir.join("stdin-agent.toml"), format!("stdin = true\n{connection}")).unwrap();
+    let mut agent = Command::new(binary("sigillo-agent").unwrap())
+        .current_dir(dir)
+        .args(["run", "--config", "stdin-agent.toml"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdin = agent.stdin.take().unwrap();
+    let mut log = BufReader::new(agent.stderr.take().unwrap()).lines();
+    assert!(log.any(|line| line.unwrap().contains("connected")));
+    let killed = Command::new("kill").args(["-TERM", &agent.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let ended = wait_exit(&agent, Duration::from_secs(5)).unwrap();
+    drop(stdin);
+    assert!(agent.wait().unwrap().success());
+    assert!(ended, "it has waited for the end of its input");
+}
