@@ -25,6 +25,8 @@ use crate::{config::SourceSettings, identity::Peer, ingest::check::Checker, own:
 const PROTOCOL: u32 = 1;
 /// Most time between the stream's opening and its Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most time between two messages. Senders that have nothing to send send heartbeats, every 10 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// A block of more bytes is checked off the threads that serve everybody.
 const HEAVY_BYTES: u64 = 256 << 10;
 /// When a sender may come back after a drain, milliseconds.
@@ -96,7 +98,9 @@ impl Receiver {
                 let _ = self.queue.send(Item::Answer(drain)).await;
                 return Ok(None);
             }
-            message = self.requests.message() => message,
+            message = timeout(IDLE_TIMEOUT, self.requests.message()) => message.map_err(|_| {
+                Status::unavailable(format!("nothing came for {} s: send heartbeats", IDLE_TIMEOUT.as_secs()))
+            })?,
         };
         match message {
             Ok(None) => Ok(None),
