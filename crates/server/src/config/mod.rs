@@ -80,7 +80,7 @@ pub struct LimitsTable {
     pub streams_per_source: usize,
     /// Bytes of batches that one stream may have under way before an acknowledgement; at least one message.
     pub credit_bytes: usize,
-    /// Bytes of batches under way on all streams together; at least `credit_bytes`.
+    /// Bytes of batches that are checked at a time, on all streams together; at least `credit_bytes`.
     pub inflight_bytes: usize,
     /// Bytes of batches that wait for the journal's writer; at least one message.
     pub queue_bytes: usize,

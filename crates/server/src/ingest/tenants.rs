@@ -7,7 +7,7 @@ use std::{
 
 use sigillo_model::{
     envelope::Flags,
-    ids::{TenantId, check_name},
+    ids::{NAME_MAX_BYTES, TenantId, check_name},
 };
 
 use crate::config::{Grant, SourceSettings};
@@ -92,6 +92,10 @@ impl Claims {
             return *answer;
         }
         let answer = decide(source, tenants, claim);
+        // No name is so long: remembering what it was asked would let a source fill the memory.
+        if claim.len() > NAME_MAX_BYTES {
+            return answer;
+        }
         if self.answers.len() >= REMEMBERED_MAX {
             self.answers.clear();
         }
@@ -169,6 +173,15 @@ mod tests {
                 assert_eq!(flags.contains(Flags::TENANT_REFUSED), refused, "{shown}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_name_is_not_remembered() {
+        let tenants = Tenants::new(["home"].into_iter(), true);
+        let mut claims = Claims::default();
+        claims.decide(&source(Grant::All), &tenants, &[b'x'; NAME_MAX_BYTES]);
+        claims.decide(&source(Grant::All), &tenants, &[b'x'; NAME_MAX_BYTES + 1]);
+        assert_eq!(claims.answers.len(), 1);
     }
 
     #[test]

@@ -65,6 +65,11 @@ async fn each_limit_has_its_word_and_nothing_is_written() {
             }),
             "0 records, 1 to 16384 are taken",
         ),
+        (
+            "count beyond all limits",
+            spoilt(|batch| batch.count = u32::MAX),
+            "states 4294967295 records, 1 to 16384 are taken",
+        ),
         ("count", spoilt(|batch| batch.count = 2), "the batch states 2 records, its block holds 1"),
         ("bomb that hides", spoilt(|batch| batch.block = bomb.clone().into()), "not one zstd frame that holds"),
         (
@@ -75,7 +80,7 @@ async fn each_limit_has_its_word_and_nothing_is_written() {
             }),
             "at most 8388608 are taken: cut smaller batches",
         ),
-        ("length", spoilt(|batch| batch.block_bytes = 1 << 40), "field block_bytes of the message must have a value"),
+        ("length", spoilt(|batch| batch.block_bytes = 1 << 40), "at most 8388608 are taken: cut smaller batches"),
         ("no zstd", spoilt(|batch| batch.block = noise(100)), "not one zstd frame that holds"),
         ("hash", spoilt(|batch| batch.hash = vec![0; 32].into()), "hash does not follow from its content"),
         ("short hash", spoilt(|batch| batch.hash = vec![0; 31].into()), "field hash of the message must have 32 bytes"),
@@ -94,6 +99,31 @@ async fn each_limit_has_its_word_and_nothing_is_written() {
     let mut stream = server.append("agent").await;
     assert_eq!((stream.welcome.epoch, stream.welcome.next_sequence), (0, 0));
     stream.receipt(Chain::new("dev-agent").seal(&[line("good")])).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_all_share_is_held_neither_by_a_stated_count_nor_by_a_sender_that_takes_no_answers() {
+    const BATCHES: u64 = 200;
+    let server = Fixture::start().await;
+    // So small a window that the answers to most of these batches can't leave the server.
+    let mut narrow = Append::open(server.narrow_channel("panel").await).await.unwrap();
+    let mut chain = Chain::new("dev-panel");
+    for _ in 0..BATCHES {
+        narrow.send(Request::Batch(chain.seal(&[line("unread")]))).await;
+    }
+    while server.of_source("dev-panel").await.len() as u64 != BATCHES {}
+
+    let mut stream = server.append("admin").await;
+    let mut other = Chain::new("dev-admin-host");
+    for _ in 0..10 {
+        let refusal = server.append("agent").await.refusal(spoilt(|batch| batch.count = u32::MAX)).await;
+        assert_eq!(refusal.kind(), RefusalKind::Invalid);
+        stream.receipt(other.seal(&[line("goes on")])).await;
+    }
+    for _ in 0..BATCHES {
+        assert!(matches!(narrow.answer().await, Ok(Some(v1::append_response::Message::Ack(_)))));
+    }
     server.stop().await;
 }
 

@@ -84,6 +84,11 @@ impl Fixture {
         connect(self.address, self.dir.path(), Some(name)).await.unwrap()
     }
 
+    /// A connection on which the server can send only a few answers before they are read.
+    pub(crate) async fn narrow_channel(&self, name: &str) -> Channel {
+        connect_within(self.address, self.dir.path(), Some(name), Some(1_024)).await.unwrap()
+    }
+
     /// A stream that the server has welcomed.
     pub(crate) async fn append(&self, name: &str) -> Append {
         Append::open(self.channel(name).await).await.unwrap()
@@ -133,6 +138,16 @@ pub(crate) fn write_config(dir: &Path, config: &Config) -> Settings {
 
 /// Connects with the certificate of this name in `dir`, or with none.
 pub(crate) async fn connect(address: SocketAddr, dir: &Path, name: Option<&str>) -> Result<Channel, String> {
+    connect_within(address, dir, name, None).await
+}
+
+/// The same, with so many bytes of answers that may be on their way.
+async fn connect_within(
+    address: SocketAddr,
+    dir: &Path,
+    name: Option<&str>,
+    window: Option<u32>,
+) -> Result<Channel, String> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(dir.join("ca.pem")).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -156,7 +171,7 @@ pub(crate) async fn connect(address: SocketAddr, dir: &Path, name: Option<&str>)
     let connector = tower::service_fn(move |_: hyper::Uri| {
         std::future::ready(stream.take().ok_or_else(|| std::io::Error::other("connected once")))
     });
-    let endpoint = Endpoint::from_static("http://localhost");
+    let endpoint = Endpoint::from_static("http://localhost").initial_stream_window_size(window);
     endpoint.connect_with_connector(connector).await.map_err(|error| format!("{error:?}"))
 }
 

@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     /// Bounds.
     pub(crate) limits: Limits,
-    /// Bytes of batches under way, on all streams.
+    /// Bytes of batches, on all streams, that were received and are not in the journal's queue yet.
     pub(crate) inflight: Arc<Semaphore>,
     /// Tasks that a stop waits for.
     pub(crate) tasks: TaskTracker,
@@ -156,8 +156,8 @@ struct InFlight {
     first: SourceSeq,
     hash: BatchHash,
     arrived: Instant,
-    /// Given back once the acknowledgement is on its way.
-    _bytes: [OwnedSemaphorePermit; 2],
+    /// Of the stream's credit. Given back once the acknowledgement is on its way.
+    _credit: OwnedSemaphorePermit,
 }
 
 /// Why the receiver takes no more.

@@ -8,7 +8,7 @@ use std::{
 use sigillo_journal::Submission;
 use sigillo_model::{
     batch::Batch,
-    ids::{BatchHash, Epoch, ReceiptTime, SourceSeq},
+    ids::{Commitment, Epoch, ReceiptTime, SourceSeq},
     limits,
 };
 use sigillo_proto::v1::{self, AppendRequest, append_request::Message as Request, append_response::Message as Answer};
@@ -25,6 +25,8 @@ use crate::{config::SourceSettings, identity::Peer, ingest::check::Checker, own:
 const PROTOCOL: u32 = 1;
 /// Most time between the stream's opening and its Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most time between two messages. Senders that have nothing to send send heartbeats, every 10 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// A block of more bytes is checked off the threads that serve everybody.
 const HEAVY_BYTES: u64 = 256 << 10;
 /// When a sender may come back after a drain, milliseconds.
@@ -96,7 +98,9 @@ impl Receiver {
                 let _ = self.queue.send(Item::Answer(drain)).await;
                 return Ok(None);
             }
-            message = self.requests.message() => message,
+            message = timeout(IDLE_TIMEOUT, self.requests.message()) => message.map_err(|_| {
+                Status::unavailable(format!("nothing came for {} s: send heartbeats", IDLE_TIMEOUT.as_secs()))
+            })?,
         };
         match message {
             Ok(None) => Ok(None),
@@ -144,23 +148,27 @@ impl Receiver {
         let arrived = Instant::now();
         self.check_standing()?;
         let received = self.shared.clock.now().map_err(|stepped| wait(&stepped))?;
-        let cost = message.block.len() + message.count as usize * size_of::<BatchHash>();
-        let bytes = [
-            room(&self.credit, cost, self.shared.limits.credit_bytes).await?,
-            room(&self.shared.inflight, cost, self.shared.limits.inflight_bytes).await?,
-        ];
-        let raw_bytes = message.block_bytes;
         let (epoch, first) = (Epoch::new(message.epoch), SourceSeq::new(message.first));
+        // Before room is asked for: what the sender states decides how much of what all share.
+        if let Err(problem) = check_size(&message) {
+            return Err(self.shared.invalid(&self.source, problem, epoch, first).await);
+        }
+        let cost = message.block.len() + message.count as usize * size_of::<Commitment>();
+        let credit = room(&self.credit, cost, self.shared.limits.credit_bytes).await?;
+        let inflight = room(&self.shared.inflight, cost, self.shared.limits.inflight_bytes).await?;
+        let raw_bytes = message.block_bytes;
         let submission = match self.check(message, received) {
             Ok(submission) => submission,
             Err(problem) => return Err(self.shared.invalid(&self.source, problem, epoch, first).await),
         };
         let (hash, count) = (submission.batch.hash, submission.batch.count);
         let pending = self.shared.journal.enqueue(submission).await.map_err(|error| self.shared.failed(&error))?;
+        // From here on the journal's own queue bounds the bytes. What all share must not wait for this sender to take answers.
+        drop(inflight);
         metrics::counter!("sigillo_ingest_batches_total").increment(1);
         metrics::counter!("sigillo_ingest_records_total").increment(u64::from(count));
         metrics::counter!("sigillo_ingest_raw_bytes_total").increment(raw_bytes);
-        self.hand_on(Item::Batch(Box::new(InFlight { pending, epoch, first, hash, arrived, _bytes: bytes }))).await
+        self.hand_on(Item::Batch(Box::new(InFlight { pending, epoch, first, hash, arrived, _credit: credit }))).await
     }
 
     /// Makes a batch into a submission, or says what is wrong with it.
@@ -213,6 +221,28 @@ impl Receiver {
         // The acker ends early only after it has told the sender why.
         self.queue.send(item).await.map_err(|_| Stop::Ended)
     }
+}
+
+/// Whether a batch has a size that is taken at all, by what it states.
+fn check_size(message: &v1::Batch) -> Result<(), String> {
+    let v1::Batch { count, block_bytes, block, .. } = message;
+    if !(1..=limits::BATCH_MAX_RECORDS).contains(&(*count as usize)) {
+        return Err(format!("the batch states {count} records, 1 to {} are taken", limits::BATCH_MAX_RECORDS));
+    }
+    if *block_bytes > limits::BLOCK_MAX_BYTES as u64 {
+        return Err(format!(
+            "the batch's block has {block_bytes} bytes, at most {} are taken: cut smaller batches",
+            limits::BLOCK_MAX_BYTES
+        ));
+    }
+    if block.len() > limits::COMPRESSED_MAX_BYTES {
+        return Err(format!(
+            "the batch's block has {} bytes after compression, at most {} are taken: cut smaller batches",
+            block.len(),
+            limits::COMPRESSED_MAX_BYTES
+        ));
+    }
+    Ok(())
 }
 
 /// Room for so many bytes, or for all there may be at once.
