@@ -43,6 +43,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> Option<u8> {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => None,
+            Self::Client(ClientError::Refused { code, .. }) if code.is_failure() => Some(EXIT_UNREADABLE),
             Self::Refused(_)
             | Self::Client(
                 ClientError::Refused { .. }

@@ -42,7 +42,7 @@ Exit codes:
   0  done; for query also when nothing matched, for verify: intact
   1  verify: the journal was altered
   2  the command line or the configuration is wrong
-  3  no connection, or something can't be read to its end
+  3  no connection, a server that fails, or something that can't be read to its end
   4  the server refused";
 
 /// Runs the program with the arguments of the process.

@@ -43,7 +43,7 @@ pub enum ClientError {
         what: String,
     },
     /// The server answers, and says no.
-    #[error("the server refuses: {message} ({code})")]
+    #[error("the server {}: {message} ({code})", if code.is_failure() { "fails" } else { "refuses" })]
     Refused {
         /// The kind of refusal.
         code: Code,
@@ -126,8 +126,19 @@ pub enum Code {
     FailedPrecondition,
     /// Later perhaps: the server stops, or its disk is full (14).
     Unavailable,
+    /// Something is wrong in the server (13).
+    Internal,
+    /// What the server holds is not what was written (15).
+    DataLoss,
     /// Any other code, by its number.
     Other(i32),
+}
+
+impl Code {
+    /// True if the server could not do what it would have done: nothing is wrong with the request or who makes it.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Internal | Self::DataLoss)
+    }
 }
 
 impl std::fmt::Display for Code {
@@ -139,6 +150,8 @@ impl std::fmt::Display for Code {
             Self::ResourceExhausted => f.write_str("resource exhausted"),
             Self::FailedPrecondition => f.write_str("failed precondition"),
             Self::Unavailable => f.write_str("unavailable"),
+            Self::Internal => f.write_str("internal"),
+            Self::DataLoss => f.write_str("data loss"),
             Self::Other(number) => write!(f, "gRPC status {number}"),
         }
     }
@@ -153,6 +166,8 @@ impl From<tonic::Code> for Code {
             tonic::Code::ResourceExhausted => Self::ResourceExhausted,
             tonic::Code::FailedPrecondition => Self::FailedPrecondition,
             tonic::Code::Unavailable => Self::Unavailable,
+            tonic::Code::Internal => Self::Internal,
+            tonic::Code::DataLoss => Self::DataLoss,
             other => Self::Other(other.into()),
         }
     }

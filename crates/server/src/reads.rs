@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use sha2::{Digest, Sha256};
 use sigillo_journal::Head;
 use sigillo_model::{
+    audit::Finding,
     envelope::Envelope,
     ids::TenantId,
     record::{Part, Record},
@@ -37,7 +38,7 @@ pub(crate) struct Reads {
 }
 
 /// How a read ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// Everything that there was, was sent.
     Complete,
@@ -51,14 +52,14 @@ pub(crate) enum Ended {
     StandingLost,
     /// The server stops, or the connection has become too old.
     ServerStopping,
-    /// What is stored is not what was written.
-    Altered,
+    /// What is stored is not what was written, and where.
+    Altered(Box<Finding>),
     /// The journal could not be read.
     Failed,
 }
 
 impl Ended {
-    const fn name(self) -> &'static str {
+    const fn name(&self) -> &'static str {
         match self {
             Self::Complete => "complete",
             Self::Limit => "limit",
@@ -66,20 +67,20 @@ impl Ended {
             Self::ReaderStalled => "reader stalled",
             Self::StandingLost => "standing lost",
             Self::ServerStopping => "server stopping",
-            Self::Altered => "altered",
+            Self::Altered(_) => "altered",
             Self::Failed => "failed",
         }
     }
 
     /// What the reader is told, if it is still there to be told and does not know already.
-    pub(crate) fn status(self) -> Option<Status> {
+    pub(crate) fn status(&self) -> Option<Status> {
         match self {
             Self::Complete | Self::Limit | Self::ReaderGone => None,
             Self::ReaderStalled => Some(Status::deadline_exceeded("nothing was taken for too long: read faster")),
             Self::StandingLost => Some(Status::permission_denied("this reader may not read any more")),
             Self::ServerStopping => Some(Status::unavailable("the server closes this connection: connect again")),
-            Self::Altered => {
-                Some(Status::data_loss("what is stored here is not what was written: `sigillo verify` names the place"))
+            Self::Altered(finding) => {
+                Some(Status::data_loss(format!("what is stored here is not what was written: {finding}")))
             }
             Self::Failed => Some(Status::internal("the journal could not be read; the server's log says why")),
         }
@@ -200,10 +201,10 @@ impl Read {
     }
 
     /// Records the end.
-    pub(crate) async fn close(self, ended: Ended) {
+    pub(crate) async fn close(self, ended: &Ended) {
         let outcome = match ended {
             Ended::Complete | Ended::Limit | Ended::ReaderGone => v1::Outcome::Success,
-            Ended::ReaderStalled | Ended::ServerStopping | Ended::Altered | Ended::Failed => v1::Outcome::Failure,
+            Ended::ReaderStalled | Ended::ServerStopping | Ended::Altered(_) | Ended::Failed => v1::Outcome::Failure,
             Ended::StandingLost => v1::Outcome::Denied,
         };
         let event = self.account("read.closed").outcome(outcome).text("ended", ended.name());

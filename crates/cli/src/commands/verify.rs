@@ -9,9 +9,10 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use sigillo_client::{ClientError, Code};
 use sigillo_journal::verify::{VerifyError, verify_meeting};
 use sigillo_model::{
-    audit::{Finding, Walker},
+    audit::{Fault, Finding, Walker},
     ids::{ChainHash, Origin},
     state::JournalState,
 };
@@ -28,13 +29,14 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Every record is read, its commitment computed anew, and linked to the one before; in the end the chain value must be that of
-the head. Over the wire nothing the server says is believed but the records themselves. That the head is the one that others
-have seen, you show with a head that you noted earlier (sigillo head): --expect-size and --expect-chain.
+the head. Over the wire the server is never believed when it says that all is well, only when it says that it finds what it
+holds altered. That the head is the one that others have seen, you show with a head that you noted earlier (sigillo head):
+--expect-size and --expect-chain, always together.
 
 Exit codes:
   0  intact
   1  altered; the first record that does not fit is named
-  3  the journal can't be read to its end, which says nothing about it
+  3  no connection, or the journal can't be read to its end, which says nothing about it
   4  the server refused
 
 Examples:
@@ -141,7 +143,8 @@ async fn remote(
     }
     bar.set_length(size);
     let mut bytes = 0;
-    while let Some(response) = responses.next().await? {
+    loop {
+        let Some(response) = responses.next().await.map_err(|error| stopped(error, walker.state().size))? else { break };
         match response.message {
             Some(Message::Entry(entry)) => {
                 let step = tokio::task::block_in_place(|| walker.step(&entry));
@@ -157,6 +160,18 @@ async fn remote(
     }
     let at = walker.state().size;
     Err(unreadable(&format!("the server's walk was cut off after {at} of {size} records, which were in order")))
+}
+
+/// A server that finds its own journal altered says so instead of sending what it can't vouch for: then the records before
+/// `verified` are in order, and the server's words name the place.
+fn stopped(error: ClientError, verified: u64) -> Stopped {
+    match error {
+        ClientError::Refused { code: Code::DataLoss, message } => {
+            let fault = Fault::Derived(format!("the server reports: {message}"));
+            Stopped::Altered(Finding { from: verified, to: verified, fault })
+        }
+        other => other.into(),
+    }
 }
 
 fn unreadable(what: &str) -> Stopped {
@@ -206,7 +221,6 @@ fn tell_altered(finding: &Finding, format: Format) -> Vec<u8> {
 mod tests {
     use sigillo_journal::{Head, Journal, Options, Submission, TenantRun};
     use sigillo_model::{
-        audit::Fault,
         batch::{self, Batch},
         block::{BlockBuilder, Inflater},
         class::Class,

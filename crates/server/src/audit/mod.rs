@@ -91,7 +91,7 @@ impl Walk {
         let ended = self.steps(journal, head, range).and_then(|()| self.feed.flush()).err().unwrap_or(Ended::Complete);
         let Self { read, mut feed, entries } = self;
         let records = read.matched;
-        Handle::current().block_on(read.close(ended));
+        Handle::current().block_on(read.close(&ended));
         if let Some(status) = ended.status() {
             return Handle::current().block_on(feed.fail(status));
         }
@@ -112,8 +112,8 @@ impl Walk {
         };
         let end = range.end;
         for stored in journal.entries(range, Direction::Forward) {
-            let stored = stored.map_err(|error| unreadable(&error))?;
-            let entry = stored.entry().map_err(|error| unreadable(&error))?;
+            let stored = stored.map_err(|error| unreadable(error))?;
+            let entry = stored.entry().map_err(|error| unreadable(error))?;
             start(&mut self.feed, entry.seq.get())?;
             self.read.sends_entry(stored.bytes(), entry.count, entry.tenants.iter().map(|(tenant, _)| *tenant));
             self.entries += 1;

@@ -175,7 +175,7 @@ impl Searching {
         let Self { search, read, mut feed, cursor, .. } = self;
         let (matched, scanned) = (read.matched, read.scanned);
         // Before the end is told, so that who saw the end can rely on the closing.
-        Handle::current().block_on(read.close(ended));
+        Handle::current().block_on(read.close(&ended));
         if let Some(status) = ended.status() {
             return Handle::current().block_on(feed.fail(status));
         }
@@ -190,7 +190,7 @@ impl Searching {
     }
 
     fn steps(&mut self) -> Result<Ended, Ended> {
-        while let Some(step) = self.search.next().map_err(|error| unreadable(&error))? {
+        while let Some(step) = self.search.next().map_err(|error| unreadable(error))? {
             match step {
                 Step::Match(hit) => {
                     self.read.sends(&hit.envelope, &hit.record);
@@ -212,10 +212,10 @@ impl Searching {
 }
 
 /// Says in the server's log what is wrong with the journal.
-pub(crate) fn unreadable(error: &ReadError) -> Ended {
+pub(crate) fn unreadable(error: ReadError) -> Ended {
     tracing::error!(%error, "the journal could not be read");
     match error {
-        ReadError::Altered(_) => Ended::Altered,
+        ReadError::Altered(finding) => Ended::Altered(Box::new(finding)),
         ReadError::Store(_) => Ended::Failed,
     }
 }
