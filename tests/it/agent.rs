@@ -2,14 +2,14 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::Write,
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sigillo_testkit::{binaries::binary, process::wait_exit};
 
-use crate::support::Dev;
+use crate::support::{Dev, sigillo_json};
 
 #[test]
 fn a_signal_ends_the_agent_while_standard_input_is_open() {
@@ -22,12 +22,15 @@ fn a_signal_ends_the_agent_while_standard_input_is_open() {
         .current_dir(dir)
         .args(["run", "--config", "stdin-agent.toml"])
         .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let stdin = agent.stdin.take().unwrap();
-    let mut log = BufReader::new(agent.stderr.take().unwrap()).lines();
-    assert!(log.any(|line| line.unwrap().contains("connected")));
+    let mut stdin = agent.stdin.take().unwrap();
+    stdin.write_all(b"before the signal\n").unwrap();
+    // Once this line is durable the next read has begun.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while sigillo_json(dir, &["query", "before the signal", "--source", "dev-agent", "--reason", "test"]).is_empty() {
+        assert!(Instant::now() < deadline, "the line does not arrive");
+    }
     let killed = Command::new("kill").args(["-TERM", &agent.id().to_string()]).status().unwrap();
     assert!(killed.success());
     let ended = wait_exit(&agent, Duration::from_secs(5)).unwrap();
