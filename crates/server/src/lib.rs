@@ -12,6 +12,7 @@ mod accept;
 mod audit;
 mod error;
 mod feed;
+mod files;
 mod health;
 mod ingest;
 mod own;

@@ -29,6 +29,7 @@ use crate::{
     clock::Clock,
     config::{ClassNames, Settings},
     error::ServerError,
+    files,
     health::Health,
     identity::Identities,
     ingest::grpc::{self, IngestService},
@@ -90,11 +91,12 @@ pub struct Controls {
 
 /// Runs a server until it is asked to stop. Returns once everything that was taken is durable and the journal is closed.
 pub async fn run(
-    settings: Settings,
+    mut settings: Settings,
     listeners: Listeners,
     clock: Clock,
     controls: Controls,
 ) -> Result<(), ServerError> {
+    files::fit(&mut settings.limits);
     let tls = Arc::new(Tls::load(settings.tls.clone())?);
     let metrics = telemetry::metrics()?;
     let clock = Arc::new(clock);
