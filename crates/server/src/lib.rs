@@ -18,6 +18,7 @@ mod ingest;
 mod own;
 mod query;
 mod reads;
+mod refusals;
 mod register;
 mod run;
 mod tls;

@@ -105,7 +105,7 @@ pub async fn run(
     let own = Own::start(journal.clone(), Arc::clone(&clock), &host());
     record_start(&own, &settings, &opened, &clock, &known).await?;
 
-    let identities = Arc::new(Identities::new(&settings));
+    let identities = Arc::new(Identities::new(&settings, own.clone()));
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::start(reporter);
     let tasks = TaskTracker::new();
