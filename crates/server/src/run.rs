@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, DirBuilder, File},
     net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
@@ -182,11 +183,23 @@ async fn open(settings: &Settings) -> Result<(Opened, ClassNames), ServerError> 
     };
     let configured = settings.classes.clone();
     tokio::task::spawn_blocking(move || {
+        make_private(&options.dir)?;
         let opened = Journal::open(&options)?;
         let known = register::merge(&configured, register::read(&opened.journal.reader())?)?;
         Ok((opened, known))
     })
     .await?
+}
+
+/// Makes the journal's folder for this account only, if it is not there; one that is there keeps the rights it was given.
+fn make_private(dir: &Path) -> Result<(), ServerError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(ServerError::file(dir))?;
+    // The journal makes its own files durable; the name of its folder, which is new, is made so here.
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).and_then(|parent| parent.sync_all()).map_err(ServerError::file(parent))
 }
 
 /// A start that can't be recorded does not take place.
