@@ -1,12 +1,12 @@
 //! The accept loop: TCP, TLS with a deadline, HTTP/2, and an end for every connection.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
@@ -20,6 +20,9 @@ use crate::{
     tls::Tls,
 };
 
+/// TLS handshakes at a time. They cost the most and come from anybody, so they don't take the connections' room; more wait
+/// in the listener's backlog.
+const HANDSHAKES: usize = 256;
 /// Calls at a time on one connection.
 const CALLS_PER_CONNECTION: u32 = 128;
 /// Bytes that a peer may send on one call before they are read; more than a batch of ordinary size.
@@ -51,14 +54,15 @@ pub(crate) struct Accept {
 /// Accepts until the server stops, then waits for the connections to end.
 pub(crate) async fn serve(listener: TcpListener, accept: Accept) {
     let accept = Arc::new(accept);
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let room = Arc::new(Semaphore::new(accept.limits.connections));
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             () = accept.closing.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept_one(&listener, &handshakes) => accepted,
         };
-        let (stream, address) = match accepted {
+        let (handshake, stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -66,17 +70,18 @@ pub(crate) async fn serve(listener: TcpListener, accept: Accept) {
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            metrics::counter!("sigillo_connections_refused_total").increment(1);
-            tracing::warn!(%address, limit = accept.limits.connections, "too many connections: closed at once");
-            continue;
-        };
-        let accept = Arc::clone(&accept);
+        let (accept, room) = (Arc::clone(&accept), Arc::clone(&room));
         connections.spawn(async move {
+            let Some((stream, peer)) = shake_hands(stream, address, &accept).await else { return };
+            drop(handshake);
+            let Ok(_permit) = room.try_acquire() else {
+                metrics::counter!("sigillo_connections_refused_total").increment(1);
+                let limit = accept.limits.connections;
+                return tracing::warn!(%address, limit, "too many connections: closed at once");
+            };
             metrics::gauge!("sigillo_connections").increment(1);
-            connection(stream, address, &accept).await;
+            serve_http(stream, peer, &accept).await;
             metrics::gauge!("sigillo_connections").decrement(1);
-            drop(permit);
         });
     }
     drop(listener);
@@ -84,22 +89,35 @@ pub(crate) async fn serve(listener: TcpListener, accept: Accept) {
     connections.wait().await;
 }
 
-async fn connection(stream: TcpStream, address: SocketAddr, accept: &Accept) {
+/// The next connection, once there is room for its handshake.
+async fn accept_one(
+    listener: &TcpListener,
+    handshakes: &Arc<Semaphore>,
+) -> io::Result<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+    let permit = Arc::clone(handshakes).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, address) = listener.accept().await?;
+    Ok((permit, stream, address))
+}
+
+async fn shake_hands(stream: TcpStream, address: SocketAddr, accept: &Accept) -> Option<(TlsStream<TcpStream>, Peer)> {
     // Acknowledgements are small and awaited.
     let _ = stream.set_nodelay(true);
-    let stream = tokio::select! {
-        () = accept.closing.cancelled() => return,
-        handshake = timeout(accept.limits.handshake_timeout, accept.tls.acceptor().accept(stream)) => match handshake {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return refused(address, &error.to_string()),
-            Err(_) => return refused(address, "the handshake took too long"),
-        }
+    let handshake = tokio::select! {
+        () = accept.closing.cancelled() => return None,
+        handshake = timeout(accept.limits.handshake_timeout, accept.tls.acceptor().accept(stream)) => handshake,
     };
-    let Some(fingerprint) = peer_fingerprint(&stream) else {
-        return refused(address, "no client certificate");
+    let reason = match handshake {
+        Ok(Ok(stream)) => match peer_fingerprint(&stream) {
+            Some(fingerprint) => {
+                return Some((stream, Peer { fingerprint, address, closing: accept.closing.child_token() }));
+            }
+            None => "no client certificate".to_owned(),
+        },
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the handshake took too long".to_owned(),
     };
-    let peer = Peer { fingerprint, address, closing: accept.closing.child_token() };
-    serve_http(stream, peer, accept).await;
+    refused(address, &reason);
+    None
 }
 
 fn refused(address: SocketAddr, reason: &str) {

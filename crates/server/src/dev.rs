@@ -2,8 +2,8 @@
 //! configurations of server, agent and command line next to them.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::Write,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::Path,
@@ -13,8 +13,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Serialize;
+use sigillo_journal::OpenError;
 
 use crate::{
     config::{
@@ -28,6 +33,7 @@ use crate::{
 /// The journal's name.
 const ORIGIN: &str = "localhost/sigillo-dev";
 const CA: &str = "ca.pem";
+const DATA: &str = "data";
 const CONFIG: &str = "sigillod.toml";
 /// Name of the file, of the source, and of its class.
 const SOURCES: [(&str, &str, &str); 3] =
@@ -43,6 +49,7 @@ pub fn prepare(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<Se
             return Err(ConfigError::Value { place: place.to_owned(), problem }.into());
         }
     }
+    check_unused(&dir.join(DATA))?;
     fs::create_dir_all(dir).map_err(ServerError::file(dir))?;
     // Written last: when it is there, all of them are.
     if !dir.join(CA).exists() {
@@ -51,6 +58,22 @@ pub fn prepare(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<Se
     let path = dir.join(CONFIG);
     write_toml(&path, &config(dir, listen, metrics)?)?;
     Ok(Settings::load(&path)?)
+}
+
+/// Refuses to go on while a server runs on this data: what was written for those who connect to it must stay.
+fn check_unused(data: &Path) -> Result<(), ServerError> {
+    let path = data.join("lock");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(ServerError::file(path)(error)),
+    };
+    // Given back at once: the journal takes it for itself when it is opened.
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(OpenError::InUse(data.to_owned()).into()),
+        Err(error) => Err(ServerError::file(path)(error.into())),
+    }
 }
 
 /// Writes the configurations of those that connect, once the server's address is known.
@@ -89,7 +112,7 @@ fn config(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<Config,
     };
     Ok(Config {
         origin: ORIGIN.into(),
-        data_dir: "data".into(),
+        data_dir: DATA.into(),
         listen,
         metrics_listen: metrics,
         open_tenants: true,
@@ -156,7 +179,7 @@ fn write(path: &Path, text: &str) -> Result<(), ServerError> {
 fn write_private(path: &Path, text: &str) -> Result<(), ServerError> {
     // A file of an earlier, interrupted start may have other rights.
     if let Err(error) = fs::remove_file(path)
-        && error.kind() != std::io::ErrorKind::NotFound
+        && error.kind() != io::ErrorKind::NotFound
     {
         return Err(ServerError::file(path)(error));
     }

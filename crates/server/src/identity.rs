@@ -15,6 +15,8 @@ use tonic::Status;
 use crate::{
     config::{ClassNames, ReaderSettings, Settings, SourceSettings},
     ingest::tenants::Tenants,
+    own::Own,
+    refusals::Refusals,
 };
 
 /// SHA-256 of a certificate's DER.
@@ -91,6 +93,12 @@ impl Directory {
         }
     }
 
+    /// Role and name of a peer.
+    fn who(&self, peer: &Peer) -> Option<(Role, &str)> {
+        let reader = self.readers.get(&peer.fingerprint).map(|reader| (reader.role, reader.name.as_str()));
+        reader.or_else(|| self.sources.get(&peer.fingerprint).map(|source| (Role::Source, source.name.as_str())))
+    }
+
     /// The number of the class of this name.
     pub(crate) fn class(&self, name: &str) -> Option<ClassId> {
         self.classes.iter().find(|(_, known)| *known == name).map(|(number, _)| ClassId::new(*number))
@@ -113,13 +121,15 @@ pub(crate) struct Identities {
     directory: ArcSwap<Directory>,
     /// Tenants that exist.
     pub(crate) tenants: Tenants,
+    refusals: Refusals,
 }
 
 impl Identities {
-    /// From the configuration.
-    pub(crate) fn new(settings: &Settings) -> Self {
+    /// From the configuration. Refused access is recorded with `own`.
+    pub(crate) fn new(settings: &Settings, own: Own) -> Self {
         let tenants = Tenants::new(settings.tenants.iter().map(String::as_str), settings.open_tenants);
-        Self { directory: ArcSwap::from_pointee(Directory::new(settings)), tenants }
+        let refusals = Refusals::new(own);
+        Self { directory: ArcSwap::from_pointee(Directory::new(settings)), tenants, refusals }
     }
 
     /// Puts another configuration into effect.
@@ -141,36 +151,39 @@ impl Identities {
     /// The source that this peer is now.
     pub(crate) fn source(&self, peer: &Peer) -> Result<Arc<SourceSettings>, Status> {
         let directory = self.directory.load();
-        match directory.sources.get(&peer.fingerprint) {
-            Some(source) => Ok(Arc::clone(source)),
-            None => match directory.readers.get(&peer.fingerprint) {
-                Some(reader) => Err(denied(reader.role, Action::Append)),
-                None => Err(unknown(peer)),
-            },
-        }
+        directory
+            .sources
+            .get(&peer.fingerprint)
+            .map(Arc::clone)
+            .ok_or_else(|| self.refuse(&directory, peer, Action::Append))
     }
 
     /// The reader that this peer is now, if it may do `action`.
     pub(crate) fn reader(&self, peer: &Peer, action: Action) -> Result<Arc<ReaderSettings>, Status> {
         let directory = self.directory.load();
-        match directory.readers.get(&peer.fingerprint) {
-            Some(reader) if allows(reader.role, action) => Ok(Arc::clone(reader)),
-            Some(reader) => Err(denied(reader.role, action)),
-            None if directory.sources.contains_key(&peer.fingerprint) => Err(denied(Role::Source, action)),
-            None => Err(unknown(peer)),
-        }
+        directory
+            .readers
+            .get(&peer.fingerprint)
+            .filter(|reader| allows(reader.role, action))
+            .map(Arc::clone)
+            .ok_or_else(|| self.refuse(&directory, peer, action))
     }
 
     /// Checks that this peer, whoever it is, may do `action`.
     pub(crate) fn check(&self, peer: &Peer, action: Action) -> Result<(), Status> {
         let directory = self.directory.load();
-        let reader = directory.readers.get(&peer.fingerprint).map(|reader| reader.role);
-        let role = reader.or_else(|| directory.sources.get(&peer.fingerprint).map(|_| Role::Source));
-        match role {
-            Some(role) if allows(role, action) => Ok(()),
-            Some(role) => Err(denied(role, action)),
-            None => Err(unknown(peer)),
+        match directory.who(peer) {
+            Some((role, _)) if allows(role, action) => Ok(()),
+            _ => Err(self.refuse(&directory, peer, action)),
         }
+    }
+
+    /// Tells why this peer may not do `action`, and notes that it tried.
+    fn refuse(&self, directory: &Directory, peer: &Peer, action: Action) -> Status {
+        let who = directory.who(peer);
+        let status = who.map_or_else(|| unknown(peer), |(role, _)| denied(role, action));
+        self.refusals.note(peer, who.map_or("", |(_, name)| name), action, &status);
+        status
     }
 }
 

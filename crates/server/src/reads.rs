@@ -12,7 +12,10 @@ use sigillo_model::{
     roles::Action,
 };
 use sigillo_proto::v1::{self, AnyValue, ArrayValue, any_value::Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tonic::Status;
 
 use crate::{
@@ -116,7 +119,7 @@ impl Reads {
         })?;
         let id = hex::encode(id);
         let by = (reader.name.clone(), peer.address.ip().to_string());
-        let read = Read {
+        let mut read = Read {
             own: self.own.clone(),
             identities: Arc::clone(&self.identities),
             action,
@@ -127,6 +130,7 @@ impl Reads {
             tenants: BTreeSet::new(),
             digest: Sha256::new(),
             id,
+            closed: false,
             _slot: slot,
         };
         let event = describe(read.event("read.opened").outcome(v1::Outcome::Started))
@@ -136,6 +140,8 @@ impl Reads {
             .text("certificate", peer.fingerprint.to_string());
         read.own.record(event).await.map_err(|error| {
             tracing::error!(%error, reader = reader.name, "a read could not be recorded and is refused");
+            // There is no opening to close.
+            read.closed = true;
             Status::unavailable("the read could not be recorded, so it does not take place: try later")
         })?;
         metrics::counter!("sigillo_reads_total", "action" => action.name()).increment(1);
@@ -159,6 +165,8 @@ pub(crate) struct Read {
     pub(crate) scanned: u64,
     tenants: BTreeSet<TenantId>,
     digest: Sha256,
+    /// Its closing is written, or being written.
+    closed: bool,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -201,14 +209,22 @@ impl Read {
     }
 
     /// Records the end.
+<<<<<<< HEAD
     pub(crate) async fn close(self, ended: &Ended) {
+=======
+    pub(crate) async fn close(mut self, ended: Ended) {
+        self.closed = true;
+        self.own.note(self.closing(ended)).await;
+    }
+
+    fn closing(&self, ended: Ended) -> Event {
+>>>>>>> server
         let outcome = match ended {
             Ended::Complete | Ended::Limit | Ended::ReaderGone => v1::Outcome::Success,
             Ended::ReaderStalled | Ended::ServerStopping | Ended::Altered(_) | Ended::Failed => v1::Outcome::Failure,
             Ended::StandingLost => v1::Outcome::Denied,
         };
-        let event = self.account("read.closed").outcome(outcome).text("ended", ended.name());
-        self.own.note(event).await;
+        self.account("read.closed").outcome(outcome).text("ended", ended.name())
     }
 
     fn touches(&mut self, tenant: TenantId) {
@@ -239,5 +255,18 @@ impl Read {
             .number("tenants_touched", self.tenants.len())
             .with("tenants", Value::ArrayValue(ArrayValue { values: named }))
             .text("results_sha256", hex::encode(self.digest.clone().finalize()))
+    }
+}
+
+impl Drop for Read {
+    /// A reader that goes away while the opening is being written takes the call's task with it; the opening stays.
+    fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
+        if let Ok(runtime) = Handle::try_current() {
+            let (own, event) = (self.own.clone(), self.closing(Ended::ReaderGone));
+            runtime.spawn(async move { own.note(event).await });
+        }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, DirBuilder, File},
     net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
@@ -29,9 +30,13 @@ use crate::{
     clock::Clock,
     config::{ClassNames, Settings},
     error::ServerError,
+    files,
     health::Health,
     identity::Identities,
-    ingest::grpc::{self, IngestService},
+    ingest::{
+        grpc::{self, IngestService},
+        pace::Pace,
+    },
     own::{Event, Own},
     query::{self, QueryService},
     reads::Reads,
@@ -90,11 +95,12 @@ pub struct Controls {
 
 /// Runs a server until it is asked to stop. Returns once everything that was taken is durable and the journal is closed.
 pub async fn run(
-    settings: Settings,
+    mut settings: Settings,
     listeners: Listeners,
     clock: Clock,
     controls: Controls,
 ) -> Result<(), ServerError> {
+    files::fit(&mut settings.limits);
     let tls = Arc::new(Tls::load(settings.tls.clone())?);
     let metrics = telemetry::metrics()?;
     let clock = Arc::new(clock);
@@ -103,7 +109,7 @@ pub async fn run(
     let own = Own::start(journal.clone(), Arc::clone(&clock), &host());
     record_start(&own, &settings, &opened, &clock, &known).await?;
 
-    let identities = Arc::new(Identities::new(&settings));
+    let identities = Arc::new(Identities::new(&settings, own.clone()));
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::start(reporter);
     let tasks = TaskTracker::new();
@@ -111,6 +117,7 @@ pub async fn run(
         journal: journal.clone(),
         identities: Arc::clone(&identities),
         own: own.clone(),
+        pace: Pace::default(),
         clock: Arc::clone(&clock),
         health: health.clone(),
         limits: settings.limits,
@@ -180,11 +187,23 @@ async fn open(settings: &Settings) -> Result<(Opened, ClassNames), ServerError> 
     };
     let configured = settings.classes.clone();
     tokio::task::spawn_blocking(move || {
+        make_private(&options.dir)?;
         let opened = Journal::open(&options)?;
         let known = register::merge(&configured, register::read(&opened.journal.reader())?)?;
         Ok((opened, known))
     })
     .await?
+}
+
+/// Makes the journal's folder for this account only, if it is not there; one that is there keeps the rights it was given.
+fn make_private(dir: &Path) -> Result<(), ServerError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(ServerError::file(dir))?;
+    // The journal makes its own files durable; the name of its folder, which is new, is made so here.
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).and_then(|parent| parent.sync_all()).map_err(ServerError::file(parent))
 }
 
 /// A start that can't be recorded does not take place.

@@ -2,5 +2,6 @@
 
 pub(crate) mod check;
 pub(crate) mod grpc;
+pub(crate) mod pace;
 pub(crate) mod shape;
 pub(crate) mod tenants;

@@ -4,7 +4,7 @@ use sigillo_proto::v1::{self, audit_client::AuditClient, query_client::QueryClie
 use sigillo_server::config::RoleName;
 use tonic::{Code, Status, transport::Channel};
 
-use crate::support::{Append, Chain, Fixture, configure, connect, line, write_config};
+use crate::support::{Append, Chain, Fixture, attribute, configure, connect, line, write_config};
 
 async fn attempts(channel: Channel) -> [Result<(), Code>; 5] {
     let code = |status: Status| status.code();
@@ -60,6 +60,27 @@ async fn without_a_certificate_of_our_authority_there_is_no_connection() {
     }
     let head = server.audit().await.get_head(v1::GetHeadRequest {}).await;
     assert!(head.is_ok(), "{head:?}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_access_is_on_record_and_many_attempts_are_few_records() {
+    const ATTEMPTS: usize = 50;
+    let server = Fixture::start().await;
+    let mut query = QueryClient::new(server.channel("agent").await);
+    for _ in 0..ATTEMPTS {
+        assert_eq!(query.search(v1::SearchRequest::default()).await.unwrap_err().code(), Code::PermissionDenied);
+    }
+    let mut refused = server.events("access.refused").await;
+    while refused.is_empty() {
+        refused = server.events("access.refused").await;
+    }
+    assert!(refused.len() < ATTEMPTS / 2, "{} records", refused.len());
+    let first = &refused[0];
+    assert_eq!(attribute(first, "attempted"), "search");
+    let actor = first.personal.clone().unwrap();
+    assert_eq!((actor.actor.unwrap().id.as_str(), actor.client_address.as_str()), ("dev-agent", "127.0.0.1"));
+    assert_eq!(first.core.clone().unwrap().target.unwrap().id.len(), 64);
     server.stop().await;
 }
 

@@ -1,9 +1,9 @@
 //! Start, stop, and what is read again in between.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use sigillo_proto::v1::append_response::Message as Answer;
-use sigillo_server::{clock::Clock, config::ClassTable};
+use sigillo_server::{clock::Clock, config::ClassTable, dev};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -31,6 +31,29 @@ async fn a_stop_finishes_what_was_taken_and_is_on_record() {
     assert_eq!(server.events("clock.state").await.len(), 2);
     let loaded = server.events("config.loaded").await;
     assert_eq!(attribute(&loaded[0], "config_sha256").len(), 64);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_in_the_same_folder_changes_nothing_there() {
+    let server = Fixture::start().await;
+    // Answers only when it has started.
+    server.append("agent").await;
+    let path = server.dir.path().join("sigillod.toml");
+    let before = fs::read_to_string(&path).unwrap();
+    let other = "127.0.0.1:1".parse().unwrap();
+    let error = dev::prepare(server.dir.path(), other, other).unwrap_err();
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), before);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_data_are_nobody_elses_to_read() {
+    let server = Fixture::start().await;
+    server.append("agent").await;
+    let mode = fs::metadata(server.dir.path().join("data")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
     server.stop().await;
 }
 

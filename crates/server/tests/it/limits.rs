@@ -95,7 +95,9 @@ async fn each_limit_has_its_word_and_nothing_is_written() {
         assert!(refusal.message.contains(expected), "{name}: {}", refusal.message);
     }
     assert_eq!(server.of_source("dev-agent").await.len(), 0);
-    assert_eq!(server.events("source.refused").await.len(), number);
+    // A burst of ten, then as many as seconds went by.
+    let recorded = server.events("source.refused").await.len();
+    assert!((10..=number).contains(&recorded), "{recorded} records");
     let mut stream = server.append("agent").await;
     assert_eq!((stream.welcome.epoch, stream.welcome.next_sequence), (0, 0));
     stream.receipt(Chain::new("dev-agent").seal(&[line("good")])).await;

@@ -224,3 +224,32 @@ async fn a_walk_gives_everything_to_verify_the_head() {
     assert_eq!(server.audit().await.walk(beyond).await.unwrap_err().code(), Code::OutOfRange);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_is_cancelled_while_it_is_opened_is_closed_all_the_same() {
+    const READS: usize = 40;
+    let server = Fixture::start().await;
+    for turn in 0..READS {
+        let mut query = server.query().await;
+        let read = tokio::spawn(async move { query.search(v1::SearchRequest::default()).await.map(drop) });
+        // A little later each time, so that some are in the middle of it.
+        for _ in 0..turn * 20 {
+            tokio::task::yield_now().await;
+        }
+        read.abort();
+    }
+    // These searches are reads as well, and each is closed before its answer ends.
+    timeout(SOON, async {
+        loop {
+            let opened = server.events("read.opened").await.len();
+            let closed = server.events("read.closed").await.len();
+            // The second search finds the first one's opening closed.
+            if opened > 0 && closed == opened + 1 {
+                break;
+            }
+        }
+    })
+    .await
+    .expect("every opening gets its closing");
+    server.stop().await;
+}

@@ -155,7 +155,7 @@ impl Acker {
                 .text("batch_hash", hash.to_string())
                 .number("expected_epoch", expected_epoch)
                 .number("expected_sequence", expected_sequence);
-            self.shared.own.note(event).await;
+            self.shared.note(&self.source, event).await;
         }
         let status = Status::failed_precondition(message.clone());
         let refusal = v1::Refusal {

@@ -29,6 +29,7 @@ use crate::{
     config::{Limits, SourceSettings},
     health::Health,
     identity::{Identities, Peer},
+    ingest::pace::Pace,
     own::{Event, Own},
 };
 use acker::{Acker, Answers};
@@ -40,6 +41,9 @@ const INFLIGHT_BATCHES: usize = 512;
 const ANSWERS: usize = 32;
 /// How long a sender is asked to wait when there is no room or no trusted time, milliseconds.
 const WAIT_MS: u32 = 5_000;
+
+/// Attribute of own records: so many of this source, before this one, were left out because they came too fast.
+const LEFT_OUT: &str = "left_out_before";
 
 /// The service.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) identities: Arc<Identities>,
     /// The product's own records.
     pub(crate) own: Own,
+    /// How many of them each source can cause.
+    pub(crate) pace: Pace,
     /// Time of receipt.
     pub(crate) clock: Arc<Clock>,
     /// What the world is told of this server.
@@ -186,12 +192,19 @@ impl Shared {
             .body(format!("a batch of source {} was refused: {message}", source.name))
             .number("epoch", epoch.get())
             .number("first", first.get());
-        self.own.note(event).await;
+        self.note(source, event).await;
         let status = Status::invalid_argument(message.clone());
         let kind = RefusalKind::Invalid.into();
         let (epoch, first) = (epoch.get(), first.get());
         let refusal = v1::Refusal { kind, message, epoch, first, expected_epoch: 0, expected_sequence: 0 };
         Stop::Tell(Some(Box::new(Answer::Refusal(refusal))), status)
+    }
+
+    /// Records what a source did wrong, unless it does so much of it that the next record will count it.
+    async fn note(&self, source: &SourceSettings, event: Event) {
+        if let Some(left_out) = self.pace.turn(source.id) {
+            self.own.note(event.number(LEFT_OUT, left_out)).await;
+        }
     }
 
     /// What a sender is told when the journal can't take a batch now.

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{InFlight, Item, Shared, Stop, wait};
+use super::{InFlight, Item, LEFT_OUT, Shared, Stop, wait};
 use crate::{config::SourceSettings, identity::Peer, ingest::check::Checker, own::Event};
 
 /// Version of the protocol.
@@ -201,6 +201,13 @@ impl Receiver {
 
     async fn loss(&mut self, loss: &v1::Loss) -> Result<(), Stop> {
         self.check_standing()?;
+        // What was lost is known from here only, so it is never left out: the sender is held back instead.
+        let left_out = tokio::select! {
+            () = self.peer.closing.cancelled() => {
+                return Err(Status::unavailable("this connection is being closed: declare the loss again").into());
+            }
+            left_out = self.shared.pace.wait(self.source.id) => left_out,
+        };
         let event = Event::new("source.loss")
             .warning()
             .outcome(v1::Outcome::Failure)
@@ -210,7 +217,8 @@ impl Receiver {
             .number("lines", loss.lines)
             .number("bytes", loss.bytes)
             .text("reason", cut(&loss.reason))
-            .number("noticed_unix_nano", loss.noticed_unix_nano);
+            .number("noticed_unix_nano", loss.noticed_unix_nano)
+            .number(LEFT_OUT, left_out);
         self.shared.own.record(event).await.map_err(|error| {
             tracing::error!(%error, "a declared loss could not be recorded");
             Stop::Tell(None, Status::unavailable("the loss could not be recorded: declare it again"))

@@ -1,0 +1,79 @@
+//! How fast a source can cause own records: it must not be able to fill the journal with what it does wrong.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use sigillo_model::ids::SourceId;
+use tokio::time::sleep;
+
+/// Own records that a source can cause at once.
+const BURST: u32 = 10;
+/// After so long it can cause another one.
+const REFILL: Duration = Duration::from_secs(1);
+
+/// The pace of each source. As many are kept as sources have caused own records; those are configured.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    sources: Mutex<HashMap<SourceId, Bucket>>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: u32,
+    refilled: Instant,
+    left_out: u64,
+}
+
+impl Pace {
+    /// Whether what `source` did gets a record of its own; if so, how many before it got none.
+    pub(crate) fn turn(&self, source: SourceId) -> Option<u64> {
+        self.take(source, Instant::now(), 1)
+    }
+
+    /// Waits until `source` may cause a record, for what must not be left out. Returns how many others were.
+    pub(crate) async fn wait(&self, source: SourceId) -> u64 {
+        loop {
+            if let Some(left_out) = self.take(source, Instant::now(), 0) {
+                return left_out;
+            }
+            sleep(REFILL).await;
+        }
+    }
+
+    fn take(&self, source: SourceId, now: Instant, otherwise_left_out: u64) -> Option<u64> {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = sources.entry(source).or_insert(Bucket { tokens: BURST, refilled: now, left_out: 0 });
+        while bucket.tokens < BURST && now.duration_since(bucket.refilled) >= REFILL {
+            bucket.tokens += 1;
+            bucket.refilled += REFILL;
+        }
+        if bucket.tokens == 0 {
+            bucket.left_out += otherwise_left_out;
+            return None;
+        }
+        if bucket.tokens == BURST {
+            bucket.refilled = now;
+        }
+        bucket.tokens -= 1;
+        Some(std::mem::take(&mut bucket.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_then_one_a_second_and_the_rest_are_counted() {
+        let (pace, source, start) = (Pace::default(), SourceId::from_name("a"), Instant::now());
+        let turns: Vec<_> = (0..BURST + 3).map(|_| pace.take(source, start, 1)).collect();
+        assert_eq!(turns.iter().flatten().count(), BURST as usize);
+        assert_eq!(pace.take(SourceId::from_name("b"), start, 1), Some(0));
+        assert_eq!(pace.take(source, start + REFILL, 1), Some(3));
+        assert_eq!(pace.take(source, start + REFILL, 1), None);
+        assert_eq!(pace.take(source, start + 2 * REFILL, 0), Some(1));
+    }
+}
