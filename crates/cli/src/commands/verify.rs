@@ -144,7 +144,9 @@ async fn remote(
     bar.set_length(size);
     let mut bytes = 0;
     loop {
-        let Some(response) = responses.next().await.map_err(|error| stopped(error, walker.state().size))? else { break };
+        let Some(response) = responses.next().await.map_err(|error| stopped(error, walker.state().size))? else {
+            break;
+        };
         match response.message {
             Some(Message::Entry(entry)) => {
                 let step = tokio::task::block_in_place(|| walker.step(&entry));
