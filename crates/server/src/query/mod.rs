@@ -192,7 +192,7 @@ impl Searching {
     }
 
     fn steps(&mut self) -> Result<Ended, Ended> {
-        while let Some(step) = self.search.next().map_err(|error| unreadable(error))? {
+        while let Some(step) = self.search.next().map_err(unreadable)? {
             match step {
                 Step::Match(hit) => {
                     self.read.sends(&hit.envelope, &hit.record);
