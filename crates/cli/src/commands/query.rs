@@ -69,9 +69,9 @@ pub(crate) async fn run(args: QueryArgs, global: &GlobalArgs) -> Result<ExitCode
         _ = tokio::signal::ctrl_c(), if paged => Ok(None),
     };
     // The pager is left to the user also when the search failed half way.
-    let finished = sink.finish();
+    // A pager that never ran shows in writing as one that was left, so its own word counts first.
+    sink.finish()?;
     let done = shown?;
-    finished?;
     if let Some(done) = done.filter(|done| !done.cursor.is_empty()) {
         tell(&format!("there is more, go on with --cursor {}", hex::encode(&done.cursor)));
     }
