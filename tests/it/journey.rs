@@ -73,6 +73,20 @@ fn reads_are_records() {
 }
 
 #[test]
+fn pages_go_on_from_a_time_that_moves() {
+    let dev = Dev::start();
+    let dir = dev.dir.path();
+    dev.ship("app.log", b"one\ntwo\n");
+    let first = ["query", "--since", "-2h", "-n", "1", "--source", "dev-agent", "--reason", "test"];
+    let output = sigillo(dir, &first);
+    let (said, shown) = (String::from_utf8(output.stderr).unwrap(), String::from_utf8(output.stdout).unwrap());
+    assert!(shown.contains("one") && !shown.contains("two"), "{shown}");
+    let (_, cursor) = said.trim().rsplit_once("--cursor ").unwrap();
+    let shown = sigillo_ok(dir, &[first.as_slice(), &["--cursor", cursor]].concat());
+    assert!(shown.contains("two") && !shown.contains("one"), "{shown}");
+}
+
+#[test]
 fn a_line_appended_by_hand_is_found() {
     let dev = Dev::start();
     let dir = dev.dir.path();

@@ -5,6 +5,7 @@ use std::fs;
 use sigillo_testkit::{
     binaries::run,
     config::{self, Source},
+    database::Database,
 };
 
 use crate::support::{Dev, said, sigillo};
@@ -26,6 +27,31 @@ fn exit_codes_tell_what_happened() {
     // The database of a running server is in use.
     let data = dir.join("data");
     let output = sigillo(dir, &["verify", "--db", data.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+}
+
+#[test]
+fn a_journal_that_its_own_server_finds_altered_is_altered() {
+    let dev = Dev::start();
+    // A start looks at the newest 65,536 records, so what it must not see is older.
+    dev.ship("app.log", "line\n".repeat(70_000).as_bytes());
+    let Dev { server, dir } = dev;
+    let command = server.stop().unwrap().command;
+    let database = Database::open(&command.data_dir()).unwrap();
+    let (key, mut value) = database.pairs("tail").unwrap().swap_remove(1);
+    value = value[..value.len() - 1].into();
+    database.put("tail", &key, &value).unwrap();
+    database.close().unwrap();
+    let place = u64::from_be_bytes(key.as_ref().try_into().unwrap());
+
+    let _server = command.start().unwrap();
+    let output = sigillo(dir.path(), &["verify", "--reason", "test", "-o", "json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["verdict"], report["first_record"].as_u64()), (&"altered".into(), Some(place)), "{report}");
+    assert!(report["fault"].as_str().unwrap().contains(&format!("at record {place}")), "{report}");
+    // Who only searches has no verdict, and no whole answer.
+    let output = sigillo(dir.path(), &["query", "--reason", "test"]);
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
 }
 

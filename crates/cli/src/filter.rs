@@ -32,6 +32,9 @@ pub(crate) struct FilterArgs {
     /// What was done, such as server.reboot
     #[arg(long, value_name = "VERB")]
     pub(crate) action: Vec<String>,
+    /// What it was done to: its id, or TYPE:ID such as server:4711
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) target: Vec<String>,
     /// Source that sent it
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Vec<String>,
@@ -72,6 +75,7 @@ impl FilterArgs {
             min_severity: self.severity.unwrap_or(0),
             contains: self.text.or(self.contains).unwrap_or_default().into(),
             sources: self.source,
+            targets: self.target,
         };
         (filter, self.reason)
     }

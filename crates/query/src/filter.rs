@@ -35,6 +35,8 @@ pub struct Filter {
     pub actors: Vec<String>,
     /// What was done.
     pub actions: Vec<String>,
+    /// What it was done to: the target's id, or its type, a colon and its id.
+    pub targets: Vec<String>,
     /// Least severity number, 1 to 24; 0 lets records without severity through too.
     pub min_severity: u32,
     /// Bytes within the body, the original line or the text of an attribute, nested ones included, keys not. Of a content part
@@ -71,10 +73,14 @@ impl Matcher {
         let contains = Finder::new(&filter.contains).into_owned();
         let words =
             (!filter.contains.is_empty()).then(|| Coarse { part: Part::Content, needles: vec![contains.clone()] });
+        // A target's type and id are two fields. What follows the last colon is the end of the id in every reading.
+        let id = |target: &String| target.rsplit_once(':').map_or(target.as_str(), |(_, id)| id).to_owned();
+        let targets: Vec<String> = filter.targets.iter().map(id).collect();
         let coarse = [
             words,
             of_texts(Part::Personal, &filter.actors),
             of_texts(Part::Core, &filter.actions),
+            of_texts(Part::Core, &targets),
             of_texts(Part::Core, &filter.hosts),
         ];
         Self { contains, coarse: coarse.into_iter().flatten().collect(), filter }
@@ -100,9 +106,9 @@ impl Matcher {
     }
 
     fn core_matches(&self, record: RecordRef<'_>) -> bool {
-        let Filter { since, until, hosts, actions, min_severity, .. } = &self.filter;
+        let Filter { since, until, hosts, actions, targets, min_severity, .. } = &self.filter;
         let timed = since.is_some() || until.is_some();
-        if !timed && hosts.is_empty() && actions.is_empty() && *min_severity == 0 {
+        if !timed && hosts.is_empty() && actions.is_empty() && targets.is_empty() && *min_severity == 0 {
             return true;
         }
         let core: v1::CorePart = decode(record, Part::Core).unwrap_or_default();
@@ -114,6 +120,8 @@ impl Matcher {
             && core.severity_number >= *min_severity
             && (hosts.is_empty() || hosts.contains(&core.host))
             && (actions.is_empty() || actions.contains(&core.action))
+            && (targets.is_empty()
+                || core.target.is_some_and(|target| targets.iter().any(|text| is_target(text, &target))))
     }
 
     fn personal_matches(&self, record: RecordRef<'_>) -> bool {
@@ -155,6 +163,11 @@ impl Matcher {
     fn found_in(&self, bytes: &[u8]) -> bool {
         self.contains.find(bytes).is_some()
     }
+}
+
+/// True if the text is the target's id, or its type, a colon and its id.
+fn is_target(text: &str, target: &v1::Target) -> bool {
+    text == target.id || text.strip_prefix(&target.r#type).and_then(|rest| rest.strip_prefix(':')) == Some(&target.id)
 }
 
 fn decode<M: Message + Default>(record: RecordRef<'_>, part: Part) -> Option<M> {

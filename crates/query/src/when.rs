@@ -3,13 +3,17 @@
 //! ```text
 //! 2026-11-23 12:00:00   2026-11-23 12:00   2026-11-23   12:00:00   12:00       local, unless a zone follows:
 //! 2026-11-23 12:00 UTC  12:00 Europe/Rome  today UTC
+//! 2026-11-23T12:00[Asia/Tokyo]  12:00+05:30  2026-11-23 13:32 +0100
 //! 2026-11-23T12:00:00Z  2026-11-23 12:00:00.5+01:00                            RFC 3339
 //! @1700000000  @1700000000.25                                                  seconds since 1970
 //! now  today  yesterday  tomorrow                                              the day's beginning, but for now
 //! -2h  +5min  "2 hours ago"  "1h 30min ago"  "1h 30min left"                   from now
 //! ```
 
-use jiff::{Timestamp, Zoned, civil, tz::TimeZone};
+use jiff::{
+    Timestamp, Zoned, civil,
+    tz::{Offset, TimeZone},
+};
 
 /// A text that is no moment, or one that can't be counted in nanoseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,15 +46,60 @@ fn absolute(text: &str, now: &Zoned) -> Option<i128> {
     if let Some(seconds) = text.strip_prefix('@') {
         return decimal(seconds, NANOS_PER_SECOND);
     }
-    if let Ok(timestamp) = text.parse::<Timestamp>() {
+    // A timestamp's parser reads over the zone in brackets; a zoned one's refuses what contradicts itself.
+    let timestamp = if text.contains('[') {
+        text.parse::<Zoned>().map(|moment| moment.timestamp())
+    } else {
+        text.parse::<Timestamp>()
+    };
+    if let Ok(timestamp) = timestamp {
         return Some(timestamp.as_nanosecond());
     }
     if let Some(moment) = local(text, now) {
         return Some(moment.timestamp().as_nanosecond());
     }
-    let (rest, zone) = text.rsplit_once(char::is_whitespace)?;
-    let now = now.with_time_zone(TimeZone::get(zone).ok()?);
+    let (rest, zone) = split_zone(text)?;
+    let now = now.with_time_zone(zone);
     Some(local(rest.trim_end(), &now)?.timestamp().as_nanosecond())
+}
+
+/// A zone at the end: `[Asia/Tokyo]`, a distance from UTC after a time of day, or a name or distance after a space.
+fn split_zone(text: &str) -> Option<(&str, TimeZone)> {
+    if let Some((rest, name)) = text.strip_suffix(']').and_then(|text| text.rsplit_once('[')) {
+        return Some((rest, TimeZone::get(name).ok()?));
+    }
+    if let Some((rest, zone)) = text.rsplit_once(char::is_whitespace)
+        && let Some(zone) = distance_from_utc(zone).or_else(|| TimeZone::get(zone).ok())
+    {
+        return Some((rest, zone));
+    }
+    // The hyphens of a date stand before the first colon.
+    let colon = text.find(':')?;
+    let at = colon + text.get(colon..)?.find(['+', '-'])?;
+    let (rest, zone) = text.split_at_checked(at)?;
+    Some((rest, distance_from_utc(zone)?))
+}
+
+/// `+01:00`, `+0100` or `+01`.
+fn distance_from_utc(text: &str) -> Option<TimeZone> {
+    let (sign, digits) = match text.split_at_checked(1)? {
+        ("+", digits) => (1, digits),
+        ("-", digits) => (-1, digits),
+        _ => return None,
+    };
+    let (hours, minutes) = match digits.len() {
+        2 => (digits, "00"),
+        4 => digits.split_at_checked(2)?,
+        5 => digits.split_once(':')?,
+        _ => return None,
+    };
+    let number = |text: &str| {
+        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse::<i32>().ok()).flatten()
+    };
+    let (hours, minutes) = (number(hours)?, number(minutes)?);
+    let offset = Offset::from_seconds(sign * (hours * 3_600 + minutes * 60)).ok()?;
+    (hours < 24 && minutes < 60).then(|| TimeZone::fixed(offset))
 }
 
 fn local(text: &str, now: &Zoned) -> Option<Zoned> {
@@ -60,6 +109,13 @@ fn local(text: &str, now: &Zoned) -> Option<Zoned> {
         "yesterday" => return now.yesterday().ok()?.start_of_day().ok(),
         "tomorrow" => return now.tomorrow().ok()?.start_of_day().ok(),
         _ => {}
+    }
+    // jiff would read over a zone, which is not local.
+    let zone = |text: &str| {
+        text.contains(['[', '+', 'Z', 'z']) || text.split_once(':').is_some_and(|(_, end)| end.contains('-'))
+    };
+    if zone(text) {
+        return None;
     }
     // jiff reads more forms than people expect here ("20261123", "12"): those without these marks are left to nobody.
     let moment = if text.contains('-') {
@@ -162,6 +218,16 @@ mod tests {
             ("2026-11-23 12:00 America/New_York", "2026-11-23T17:00:00Z"),
             ("2026-11-23 UTC", "2026-11-23T00:00:00Z"),
             ("12:00 UTC", "2026-11-23T12:00:00Z"),
+            ("12:00+05:30", "2026-11-23T06:30:00Z"),
+            ("12:00-05:00", "2026-11-23T17:00:00Z"),
+            ("12:00[Asia/Tokyo]", "2026-11-23T03:00:00Z"),
+            ("2026-11-23T12:00[Asia/Tokyo]", "2026-11-23T03:00:00Z"),
+            ("2026-11-23 12:00:00.5 [Asia/Tokyo]", "2026-11-23T03:00:00.5Z"),
+            ("2026-11-23T12:00+09:00[Asia/Tokyo]", "2026-11-23T03:00:00Z"),
+            ("2026-11-23[Asia/Tokyo]", "2026-11-22T15:00:00Z"),
+            ("2026-11-23 13:32 +0100", "2026-11-23T12:32:00Z"),
+            ("2026-11-23 13:32 -01", "2026-11-23T14:32:00Z"),
+            ("2026-11-23 +01:00", "2026-11-22T23:00:00Z"),
             ("today UTC", "2026-11-23T00:00:00Z"),
             ("@1700000000", "2023-11-14T22:13:20Z"),
             ("@1700000000.5", "2023-11-14T22:13:20.5Z"),
@@ -227,6 +293,12 @@ mod tests {
             "@x",
             "@-1",
             "12:00 Nowhere/City",
+            "12:00[Nowhere/City]",
+            "12:00+0",
+            "12:00+25:00",
+            "12:00 +01:60",
+            "12:00Z",
+            "2026-11-23T12:00+01:00[Asia/Tokyo]",
             "--2h",
             "1e3s ago",
         ];

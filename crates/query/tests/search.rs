@@ -143,6 +143,11 @@ fn wanted(filter: &Filter, known: &Known) -> bool {
         && (filter.sources.is_empty() || filter.sources.contains(&known.source))
         && (filter.hosts.is_empty() || filter.hosts.contains(&core.host))
         && (filter.actions.is_empty() || filter.actions.contains(&core.action))
+        && (filter.targets.is_empty()
+            || core.target.is_some_and(|target| {
+                let both = format!("{}:{}", target.r#type, target.id);
+                filter.targets.contains(&target.id) || filter.targets.contains(&both)
+            }))
         && (filter.actors.is_empty()
             || persons.any(|actor| filter.actors.contains(&actor.id) || filter.actors.contains(&actor.name)))
         && core.severity_number >= filter.min_severity
@@ -197,9 +202,15 @@ fn name() -> impl Strategy<Value = String> {
     select(NAMES.as_slice()).prop_map(str::to_owned)
 }
 
+fn target_text() -> impl Strategy<Value = String> {
+    select(["", "a", "b", "a:b", ":", "b:"].as_slice()).prop_map(str::to_owned)
+}
+
 fn record() -> impl Strategy<Value = Record> {
-    let core = (0_u64..6, 0_u64..6, 0_u32..25, name(), name()).prop_map(|(event, observed, severity, host, action)| {
-        v1::CorePart {
+    let target = prop::option::of((target_text(), target_text()).prop_map(|(r#type, id)| v1::Target { r#type, id }));
+    let core = (0_u64..6, 0_u64..6, 0_u32..25, name(), name(), target).prop_map(
+        |(event, observed, severity, host, action, target)| v1::CorePart {
+            target,
             event_time_unix_nano: event,
             observed_time_unix_nano: observed,
             severity_number: severity,
@@ -208,8 +219,8 @@ fn record() -> impl Strategy<Value = Record> {
             // Met by coarse looks for other fields.
             stream: "web-1".into(),
             ..Default::default()
-        }
-    });
+        },
+    );
     let actor = || prop::option::of((name(), name()).prop_map(|(id, name)| v1::Actor { id, name, kind: 0 }));
     let personal = (actor(), actor()).prop_map(|(actor, impersonator)| v1::PersonalPart {
         actor,
@@ -251,11 +262,12 @@ fn filter() -> impl Strategy<Value = Filter> {
     let classes = select(vec![vec![], vec![], vec![Class::Panel.id()], vec![Class::Admin.id()]]);
     let contains = prop_oneof![2 => Just(String::new()), 4 => "[ab]{1,3}", 1 => "[\n\u{1}-\u{8}]{1,2}"];
     let severity = prop_oneof![3 => Just(0_u32), 1 => 1_u32..25];
+    let targets = prop_oneof![4 => Just(Vec::new()), 1 => prop::collection::vec("[ab:]{0,4}", 1..3)];
     let times = (time(), time(), time(), time());
-    (times, (names(), names(), names()), (ids(), ids()), classes, contains, severity).prop_map(
+    (times, (names(), names(), names(), targets), (ids(), ids()), classes, contains, severity).prop_map(
         |(
             (since, until, received_since, received_until),
-            (hosts, actors, actions),
+            (hosts, actors, actions, targets),
             (tenants, sources),
             classes,
             contains,
@@ -272,6 +284,7 @@ fn filter() -> impl Strategy<Value = Filter> {
                 sources: sources.into_iter().map(|id| SourceId::new([id; 16])).collect(),
                 actors,
                 actions,
+                targets,
                 min_severity: severity,
                 contains: contains.into_bytes(),
             }

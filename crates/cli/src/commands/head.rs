@@ -43,7 +43,7 @@ pub(crate) async fn run(_args: HeadArgs, global: &GlobalArgs) -> Result<ExitCode
         Format::Text => {
             let time = match head.receipt_time_unix_nano {
                 0 => "none, the journal is empty".to_owned(),
-                time => rfc3339(time, &TimeZone::system()),
+                time => rfc3339(time, &TimeZone::UTC),
             };
             let (origin, size) = (escape(&head.origin), head.size);
             format!("origin  {origin}\nsize    {size}\nchain   {chain}\ntime    {time}\n").into_bytes()

@@ -23,8 +23,8 @@ records are shown as \\x1b and the like.
 Examples:
   sigillo query 'Failed password' --since -2h
   sigillo query --actor u-4711 --since yesterday --until today --reason 'case 2026-81'
-  sigillo query --class panel --action server.delete --tenant acme -r -n 20
-  sigillo query --host web-1 --severity error --since '2026-11-23 12:00' -o json | jq .body")]
+  sigillo query --class panel --action server.delete --target server:4711 -r -n 20
+  sigillo query --host web-1 --severity error --since '2026-11-23 12:00' -o json | jq -r .original")]
 pub(crate) struct QueryArgs {
     /// At most so many records [default: all]
     #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
@@ -32,7 +32,7 @@ pub(crate) struct QueryArgs {
     /// The newest first
     #[arg(short, long)]
     reverse: bool,
-    /// Go on after an earlier answer, which printed this; with the same filter and order
+    /// Go on after an earlier answer, which printed this; with the same filter and order. Its times hold on
     #[arg(long, value_name = "CURSOR", value_parser = cursor)]
     cursor: Option<Cursor>,
     /// All fields of each record, not only its line
@@ -69,9 +69,9 @@ pub(crate) async fn run(args: QueryArgs, global: &GlobalArgs) -> Result<ExitCode
         _ = tokio::signal::ctrl_c(), if paged => Ok(None),
     };
     // The pager is left to the user also when the search failed half way.
-    let finished = sink.finish();
+    // A pager that never ran shows in writing as one that was left, so its own word counts first.
+    sink.finish()?;
     let done = shown?;
-    finished?;
     if let Some(done) = done.filter(|done| !done.cursor.is_empty()) {
         tell(&format!("there is more, go on with --cursor {}", hex::encode(&done.cursor)));
     }

@@ -48,10 +48,10 @@ pub(crate) struct VerifyArgs {
     /// A local data folder instead of a server; the server that uses it must be stopped
     #[arg(long, value_name = "DIR")]
     db: Option<PathBuf>,
-    /// A size that the journal had earlier, as somebody noted it
+    /// The size that `sigillo head` showed earlier; needs --expect-chain
     #[arg(long, value_name = "COUNT", requires = "expect_chain")]
     expect_size: Option<u64>,
-    /// The chain value that it had then, 64 hexadecimal digits
+    /// The chain value that it showed with that size, 64 hexadecimal digits; needs --expect-size
     #[arg(long, value_name = "HEX", requires = "expect_size", value_parser = ChainHash::from_hex)]
     expect_chain: Option<ChainHash>,
     /// Why you read: a case, a ticket, a sentence. Kept in the journal, as is every read

@@ -112,8 +112,8 @@ impl Walk {
         };
         let end = range.end;
         for stored in journal.entries(range, Direction::Forward) {
-            let stored = stored.map_err(|error| unreadable(error))?;
-            let entry = stored.entry().map_err(|error| unreadable(error))?;
+            let stored = stored.map_err(unreadable)?;
+            let entry = stored.entry().map_err(unreadable)?;
             start(&mut self.feed, entry.seq.get())?;
             self.read.sends_entry(stored.bytes(), entry.count, entry.tenants.iter().map(|(tenant, _)| *tenant));
             self.entries += 1;

@@ -43,6 +43,7 @@ pub(super) fn filter(wire: &v1::Filter, directory: &Directory) -> Result<Filter,
         sources: wire.sources.iter().map(|name| SourceId::from_name(name)).collect(),
         actors: wire.actors.clone(),
         actions: wire.actions.clone(),
+        targets: wire.targets.clone(),
         min_severity: wire.min_severity,
         contains: wire.contains.to_vec(),
     })
@@ -74,6 +75,7 @@ pub(super) fn account(wire: &v1::Filter) -> String {
     put("tenants", json!(wire.tenants));
     put("actors", json!(wire.actors));
     put("actions", json!(wire.actions));
+    put("targets", json!(wire.targets));
     put("sources", json!(wire.sources));
     put("min_severity", json!(wire.min_severity));
     match std::str::from_utf8(&wire.contains) {

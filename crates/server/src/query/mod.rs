@@ -23,7 +23,7 @@ use crate::{
     identity::{Directory, Identities, Peer},
     reads::{Ended, Read, Reads},
 };
-use cursor::{Cursor, filter_mark};
+use cursor::{Cursor, filter_mark, times, with_times};
 
 /// Bytes of an answer besides the parts of its record, about.
 const ANSWER_BYTES: usize = 192;
@@ -68,10 +68,11 @@ impl Query for QueryService {
         let reader = shared.identities.reader(&peer, Action::Search)?;
         let directory = shared.identities.directory();
         let wire = request.filter.unwrap_or_default();
-        let filter = filter::filter(&wire, &directory)?;
         // Taken before the opening is written: a search does not find itself.
         let head = shared.journal.head();
         let cursor = start(&request.cursor, &wire, request.newest_first, head)?;
+        let wire = with_times(wire, cursor.times);
+        let filter = filter::filter(&wire, &directory)?;
         let limit = request.limit;
         let read = shared
             .reads
@@ -124,7 +125,8 @@ impl Query for QueryService {
 fn start(bytes: &[u8], filter: &v1::Filter, newest_first: bool, head: Head) -> Result<Cursor, Status> {
     let mark = filter_mark(filter);
     if bytes.is_empty() {
-        return Ok(Cursor { newest_first, remaining: 0..head.size, snapshot: head.size, filter: mark });
+        let (remaining, times) = (0..head.size, times(filter));
+        return Ok(Cursor { newest_first, remaining, snapshot: head.size, filter: mark, times });
     }
     let fits =
         |cursor: &Cursor| cursor.newest_first == newest_first && cursor.filter == mark && cursor.snapshot <= head.size;
@@ -190,7 +192,7 @@ impl Searching {
     }
 
     fn steps(&mut self) -> Result<Ended, Ended> {
-        while let Some(step) = self.search.next().map_err(|error| unreadable(error))? {
+        while let Some(step) = self.search.next().map_err(unreadable)? {
             match step {
                 Step::Match(hit) => {
                     self.read.sends(&hit.envelope, &hit.record);

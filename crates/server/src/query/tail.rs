@@ -123,7 +123,7 @@ impl Work {
         let mut last = Vec::new();
         let mut bytes = 0;
         while last.len() < lines as usize && bytes < LINES_MAX_BYTES {
-            match search.next().map_err(|error| unreadable(error))? {
+            match search.next().map_err(unreadable)? {
                 Some(Step::Match(hit)) => {
                     bytes += hit.record.as_ref().length();
                     last.push(hit);
@@ -139,7 +139,7 @@ impl Work {
     }
 
     fn show_new(&mut self, mut search: Search) -> Result<(), Ended> {
-        while let Some(step) = search.next().map_err(|error| unreadable(error))? {
+        while let Some(step) = search.next().map_err(unreadable)? {
             match step {
                 Step::Match(hit) if self.is_own(&hit) => {}
                 Step::Match(hit) => self.show(hit)?,
