@@ -209,16 +209,12 @@ impl Read {
     }
 
     /// Records the end.
-<<<<<<< HEAD
-    pub(crate) async fn close(self, ended: &Ended) {
-=======
-    pub(crate) async fn close(mut self, ended: Ended) {
+    pub(crate) async fn close(mut self, ended: &Ended) {
         self.closed = true;
         self.own.note(self.closing(ended)).await;
     }
 
-    fn closing(&self, ended: Ended) -> Event {
->>>>>>> server
+    fn closing(&self, ended: &Ended) -> Event {
         let outcome = match ended {
             Ended::Complete | Ended::Limit | Ended::ReaderGone => v1::Outcome::Success,
             Ended::ReaderStalled | Ended::ServerStopping | Ended::Altered(_) | Ended::Failed => v1::Outcome::Failure,
@@ -265,7 +261,7 @@ impl Drop for Read {
             return;
         }
         if let Ok(runtime) = Handle::try_current() {
-            let (own, event) = (self.own.clone(), self.closing(Ended::ReaderGone));
+            let (own, event) = (self.own.clone(), self.closing(&Ended::ReaderGone));
             runtime.spawn(async move { own.note(event).await });
         }
     }
