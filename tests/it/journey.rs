@@ -1,5 +1,13 @@
 //! Lines of a file on their way: shipped, found, verified.
 
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use sigillo_testkit::{binaries::binary, process};
+
 use crate::support::{Dev, sigillo, sigillo_json, sigillo_ok};
 
 /// Lines that a careless program would change on the way.
@@ -95,4 +103,25 @@ fn a_line_appended_by_hand_is_found() {
     sigillo_ok(dir, &[identity.as_slice(), &["append", "-m", "a word by hand"]].concat());
     let found = sigillo_json(dir, &["query", "a word by hand", "--class", "panel", "--reason", "test"]);
     assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
+fn a_tail_ends_with_whoever_reads_it() {
+    let dev = Dev::start();
+    dev.ship("app.log", b"one\n");
+    let mut tail = Command::new(binary("sigillo").unwrap())
+        .args(["tail", "--source", "dev-agent", "--reason", "test", "--config"])
+        .arg(dev.dir.path().join("sigillo.toml"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(tail.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert!(line.contains("one"), "{line}");
+    drop(output);
+    let ended = process::wait_exit(&tail, Duration::from_secs(20)).unwrap();
+    tail.kill().unwrap();
+    let status = tail.wait().unwrap();
+    assert!(ended && status.success(), "{status}");
 }

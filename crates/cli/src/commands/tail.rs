@@ -1,9 +1,15 @@
 //! `sigillo tail`: follows what reaches the journal.
 
-use std::process::ExitCode;
+use std::{
+    fs::File,
+    future, io,
+    os::{fd::AsFd, unix::fs::FileTypeExt},
+    process::ExitCode,
+};
 
 use clap::Args;
 use sigillo_proto::v1::{self, search_response::Message};
+use tokio::{io::Interest, net::unix::pipe};
 
 use crate::{
     failure::Failure,
@@ -42,9 +48,12 @@ pub(crate) async fn run(args: TailArgs, global: &GlobalArgs) -> Result<ExitCode,
     let request = v1::TailRequest { filter: Some(filter), reason, lines: args.lines };
     let mut responses = global.connect().await?.tail(request).await?;
     let mut sink = Sink::plain(true);
+    let gone = listener_gone();
+    tokio::pin!(gone);
     loop {
         let response = tokio::select! {
             response = responses.next() => response?,
+            () = &mut gone => return Ok(ExitCode::SUCCESS),
             interrupt = tokio::signal::ctrl_c() => {
                 interrupt?;
                 return Ok(ExitCode::SUCCESS);
@@ -58,4 +67,20 @@ pub(crate) async fn run(args: TailArgs, global: &GlobalArgs) -> Result<ExitCode,
             }
         }
     }
+}
+
+/// Becomes ready when nobody reads our output any more (`sigillo tail | head -1`), which writing would show only with the
+/// next record.
+async fn listener_gone() {
+    match watched_output() {
+        Some(pipe) if pipe.ready(Interest::ERROR).await.is_ok() => {}
+        _ => future::pending().await,
+    }
+}
+
+/// Standard output, if it is a pipe. It is only watched, so it may stay a blocking one, as those who write to it want it.
+fn watched_output() -> Option<pipe::Sender> {
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned().ok()?);
+    let is_pipe = output.metadata().ok()?.file_type().is_fifo();
+    is_pipe.then(|| pipe::Sender::from_file_unchecked(output).ok()).flatten()
 }
