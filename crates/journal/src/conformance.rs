@@ -231,7 +231,8 @@ fn origin() -> Origin {
 fn open(store: Arc<dyn Store>, options: &Options) -> Result<Opened, OpenError> {
     let exists = store.get(Table::Meta, layout::FORMAT_KEY)?.is_some();
     let head_file = recover::head_file(&options::head_path(&options.dir), &options.origin, exists)?;
-    Journal::open_store(store, options, &head_file, None)
+    let recovered = recover::recover(&store, &options.origin, &head_file)?;
+    Journal::open_store(store, options, recovered, None)
 }
 
 impl Trial {

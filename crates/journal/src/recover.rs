@@ -66,6 +66,16 @@ pub(crate) fn recover(store: &Arc<dyn Store>, origin: &Origin, head_file: &HeadF
     Ok(Recovered { state, created, unclean: !created && !head_file.clean, verified_records })
 }
 
+/// Checks that a store, opened for writing, stands where it stood when it was recovered read-only.
+pub(crate) fn check_same(store: &Arc<dyn Store>, recovered: Recovered) -> Result<Recovered, OpenError> {
+    let (before, now) = (Head::of(&recovered.state), read::head(store)?);
+    if before == now {
+        return Ok(recovered);
+    }
+    let what = "the database stands elsewhere when opened for writing than it did when it was read".to_owned();
+    Err(altered(before.size.min(now.size), before.size.max(now.size), what))
+}
+
 fn create(store: &Arc<dyn Store>, origin: &Origin) -> Result<(), OpenError> {
     let head = Head::of(&JournalState::genesis(origin.clone()));
     let meta = |key: &[u8], value: &[u8]| (Table::Meta, key.to_vec(), value.to_vec());

@@ -78,25 +78,30 @@ impl Journal {
         let database = options::database_dir(&options.dir);
         let head_path = options::head_path(&options.dir);
         let head_file = recover::head_file(&head_path, &options.origin, database.join("CURRENT").exists())?;
-        if head_file.size > 0 {
-            // Opening for writing replays the log, drops what it takes for torn and deletes the rest: evidence, if something is
-            // wrong. So everything is checked before, on the database as it was left.
+        // Opening for writing replays the log, drops what it takes for torn and deletes the rest: evidence, if something is
+        // wrong. So what there is is checked before, and once, on the database as it was left.
+        let checked = if head_file.size > 0 {
             let as_left: Arc<dyn Store> = Arc::new(RocksStore::open_read_only(&database)?);
-            recover::recover(&as_left, &options.origin, &head_file)?;
-        }
+            Some(recover::recover(&as_left, &options.origin, &head_file)?)
+        } else {
+            None
+        };
         let store: Arc<dyn Store> = Arc::new(RocksStore::open(&database)?);
-        Self::open_store(store, options, &head_file, Some(lock))
+        let recovered = match checked {
+            Some(recovered) => recover::check_same(&store, recovered)?,
+            None => recover::recover(&store, &options.origin, &head_file)?,
+        };
+        Self::open_store(store, options, recovered, Some(lock))
     }
 
     pub(crate) fn open_store(
         store: Arc<dyn Store>,
         options: &Options,
-        head_file: &HeadFile,
+        recovered: Recovered,
         lock: Option<File>,
     ) -> Result<Opened, OpenError> {
         let head_path = options::head_path(&options.dir);
-        let Recovered { state, created, unclean, verified_records } =
-            recover::recover(&store, &options.origin, head_file)?;
+        let Recovered { state, created, unclean, verified_records } = recovered;
         let open = HeadFile { origin: options.origin.clone(), size: state.size, chain: state.chain, clean: false };
         open.write(&head_path).map_err(|error| OpenError::Io { path: head_path.clone(), error })?;
         let (durable, head) = watch::channel(Head::of(&state));
