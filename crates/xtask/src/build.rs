@@ -21,8 +21,9 @@ impl Workspace {
     /// Finds the workspace that this program was built from. Unless `CARGO_TARGET_DIR` says otherwise, all checkouts share one
     /// target directory below the user's cache.
     pub(crate) fn locate() -> Result<Self> {
-        let root =
-            Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).context("the workspace is two levels up")?;
+        // As cargo says at run time: what it said when compiling may be another checkout's, where they share a target directory.
+        let manifest_dir = env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
+        let root = Path::new(&manifest_dir).ancestors().nth(2).context("the workspace is two levels up")?;
         let target = match env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty()) {
             // A relative one means the same to cargo, whose directory is the workspace's root.
             Some(dir) => root.join(dir),
