@@ -50,7 +50,8 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    const ALL: [Self; 3] = [Self::Log, Self::Cosigner, Self::Auditor];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Log, Self::Cosigner, Self::Auditor];
 
     /// The signature type of the specification, before the key's own bytes.
     fn type_bytes(self) -> Vec<u8> {
@@ -127,7 +128,7 @@ impl fmt::Display for KeyId {
 pub struct VerifierKey {
     name: String,
     kind: KeyKind,
-    id: KeyId,
+    pub(super) id: KeyId,
     public: ed25519_dalek::VerifyingKey,
 }
 
