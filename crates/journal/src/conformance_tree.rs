@@ -35,8 +35,7 @@ fn root_of(leaves: &[ChainHash]) -> NodeHash {
 /// Checks what a reader gives against the chain values themselves, and the stored rows against those that a walk gave.
 pub(crate) fn check(reader: &Reader, store: &Arc<dyn Store>, rows: &[TreeRow]) {
     let size = reader.head().size;
-    let mut expected: Vec<_> =
-        rows.iter().map(|row| layout::tree_row(row)).map(|(_, key, value)| (key, value)).collect();
+    let mut expected: Vec<_> = rows.iter().map(layout::tree_row).map(|(_, key, value)| (key, value)).collect();
     expected.sort();
     let stored =
         read::pairs(store, Table::Tree).map(|pair| pair.map(|(key, value)| (key.into_vec(), value.into_vec())));
