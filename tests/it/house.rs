@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::Command};
 use serde_json::Value;
 
 /// Our crates, each with those that it may import. Whoever is not named here may not exist.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("sigillo-model", &[]),
     ("sigillo-proto", &["sigillo-model"]),
     ("sigillo-client", &["sigillo-proto", "sigillo-model"]),
@@ -16,6 +16,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("sigillo-cli", &["sigillo-client", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
     ("sigillo", &["sigillo-agent", "sigillo-cli", "sigillo-server"]),
     (TESTKIT, &["sigillo-client", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
+    ("sigillo-witness", &["sigillo-model"]),
     ("xtask", &[]),
 ];
 
