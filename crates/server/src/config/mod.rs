@@ -282,11 +282,11 @@ pub fn default_metrics_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 7444))
 }
 
-fn default_interval_ms() -> u64 {
+pub(crate) fn default_interval_ms() -> u64 {
     500
 }
 
-fn default_witness_timeout_ms() -> u64 {
+pub(crate) fn default_witness_timeout_ms() -> u64 {
     5_000
 }
 

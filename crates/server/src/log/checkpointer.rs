@@ -22,12 +22,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    counters,
-    health::{Alarm, WitnessHealth},
+    counters, judge_kept,
     shelf::Shelf,
     signed::{Signed, SignedError, TreeHead},
     state::{Log, Published, unix_now},
-    witnesses::{Failure, Offer, Outcome, Witness},
+    witness_health::WitnessHealth,
+    witnesses::{Offer, Outcome, Witness},
 };
 use crate::{
     health::Health,
@@ -234,20 +234,11 @@ impl Checkpointer {
             Some(bytes) => Ok(Some(bytes)),
             None => Ok::<_, ReadError>(reader.newest_checkpoint()?.map(|kept| kept.note)),
         });
-        let Some(note) = bytes.await??.and_then(|bytes| Note::parse(&bytes).ok()) else { return Ok(()) };
-        let Ok(judgement) = self.trust.check(&note) else { return Ok(()) };
-        let (checkpoint, quorum, quorum_time) = (judgement.checkpoint, judgement.quorum, judgement.quorum_time);
-        let reader = self.parts.journal.reader();
-        let known = checkpoint.size <= self.parts.journal.head().size
-            && spawn_blocking(move || reader.root_at(checkpoint.size)).await?? == checkpoint.root;
-        if quorum && known {
-            let served = Published {
-                note: note.to_bytes().into(),
-                size: checkpoint.size,
-                root: checkpoint.root,
-                quorum,
-                quorum_time,
-            };
+        let Some(served) = bytes.await??.and_then(|bytes| judge_kept(&self.trust, &bytes)) else { return Ok(()) };
+        let (reader, size) = (self.parts.journal.reader(), served.size);
+        if size <= self.parts.journal.head().size
+            && spawn_blocking(move || reader.root_at(size)).await?? == served.root
+        {
             self.parts.log.update(|standing| standing.served = Some(served));
         }
         Ok(())
@@ -262,21 +253,17 @@ impl Checkpointer {
             let witness = Witness::new(index, witness.key.clone(), link, self.parts.journal.reader(), base.size);
             tokio::spawn(witness.run(self.offers.subscribe(), self.outcomes_sender.clone()));
         }
-        self.offer();
+        self.offer().await;
         let deadline = Instant::now() + self.parts.witness_timeout + GRACE;
         // Without the file that says what was signed, only the witnesses know: then a quorum of them must have answered.
         let unsure = missing && self.trust.asks_for_witnesses();
         while self.open.as_ref().is_some_and(|open| open.answers < self.witnesses.len() || (unsure && !open.met)) {
-            let outcome = if unsure {
-                self.outcomes.recv().await
-            } else {
-                match timeout_at(deadline, self.outcomes.recv()).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => break,
-                }
-            };
-            let Some(outcome) = outcome else { break };
-            self.take(outcome).await?;
+            match timeout_at(Instant::now() + GRACE, self.outcomes.recv()).await {
+                Ok(Some(outcome)) => self.take(outcome).await?,
+                Ok(None) => break,
+                Err(_) if !unsure && Instant::now() > deadline => break,
+                Err(_) => self.look_at_policy().await,
+            }
         }
         Ok(())
     }
@@ -289,7 +276,7 @@ impl Checkpointer {
             self.sign(head, counters).await?;
         }
         if self.may_offer() {
-            self.offer();
+            self.offer().await;
         }
         self.look_at_policy().await;
         Ok(())
@@ -334,8 +321,7 @@ impl Checkpointer {
         };
         self.parts.signed = signed;
         let note = note.map_err(|error| Stop::Refused(error.to_string()))?;
-        let unwatched = !self.trust.asks_for_witnesses();
-        let newest = published(&note, head, unwatched, None);
+        let newest = published(&note, head, false, None);
         self.parts.log.update(|standing| standing.newest = Some(newest));
         metrics::gauge!("sigillo_checkpoint_signed_size").set(precise(head.size));
         self.newest = Some((head, note, counters));
@@ -352,7 +338,7 @@ impl Checkpointer {
     }
 
     /// Offers the newest checkpoint to all witnesses.
-    fn offer(&mut self) {
+    async fn offer(&mut self) {
         let Some((head, note, counters)) = self.newest.clone() else { return };
         self.offered += 1;
         let number = self.offered;
@@ -366,6 +352,157 @@ impl Checkpointer {
         }
         self.waiting.get_or_insert_with(Instant::now);
         self.open = Some(Open { number, size: head.size, since: Instant::now(), answers: 0, met: false });
-        self.offers.send_replace(Some(Arc::new(Offer { number, head, note })));
+        let offer = Arc::new(Offer { number, head, note });
+        self.offers.send_replace(Some(Arc::clone(&offer)));
+        // A policy that asks for no witness is met already.
+        self.settle(&offer).await;
     }
+
+    /// What a witness has answered.
+    async fn take(&mut self, outcome: Outcome) -> Result<(), Stop> {
+        let Outcome { witness, offer, result } = outcome;
+        if let Some(open) = self.open.as_mut().filter(|open| open.number == offer.number) {
+            open.answers += 1;
+        }
+        let Some(health) = self.witnesses.get_mut(&witness) else { return Ok(()) };
+        let event = match &result {
+            Ok(_) => health.cosigned(),
+            Err(failure) => health.failed(failure),
+        };
+        let diverged = match &result {
+            Err(failure) if failure.is_divergence() && !health.greeted => Some(format!(
+                "the witness {} contradicts this log: {failure}. Bring back the newest database and the file `signed`; if the \
+                 witness is wrong, take it out of the trust file; then start again",
+                health.name()
+            )),
+            _ => None,
+        };
+        if let Some(event) = event {
+            self.parts.own.note(event).await;
+        }
+        if let Some(reason) = diverged {
+            return Err(Stop::Refused(reason));
+        }
+        if let Ok((cosignature, _)) = result {
+            self.add(witness, &offer, cosignature).await;
+        }
+        Ok(())
+    }
+
+    /// Adds a cosignature, and publishes what meets the policy.
+    async fn add(&mut self, witness: usize, offer: &Offer, cosignature: Signature) {
+        let Some(round) = self.rounds.iter_mut().find(|round| round.head == offer.head) else { return };
+        round.cosignatures.insert(witness, cosignature);
+        self.settle(offer).await;
+    }
+
+    /// Judges the checkpoint of an offer, and publishes it if it meets the policy.
+    async fn settle(&mut self, offer: &Offer) {
+        let Some(round) = self.rounds.iter_mut().find(|round| round.head == offer.head) else { return };
+        let Some(published) = judge(&self.trust, round) else { return };
+        let (size, quorum) = (round.head.size, published.quorum);
+        let earliest = offer.number == round.first_offer;
+        let due = round.counters || self.kept_at.is_none_or(|at| at.elapsed() >= MINUTE);
+        let more = round.kept.map_or(due, |kept| round.cosignatures.len() > kept);
+        let keep = quorum && earliest && more && size > 0;
+        if keep {
+            round.kept = Some(round.cosignatures.len());
+            self.kept_at = Some(Instant::now());
+        }
+        let served = quorum.then(|| published.clone());
+        let note = Arc::clone(&published.note);
+        self.parts.log.update(|standing| {
+            if standing.newest.as_ref().is_some_and(|newest| newest.size == size) {
+                standing.newest = Some(published);
+            }
+            if let Some(served) = served
+                && standing.served.as_ref().is_none_or(|before| before.size <= size)
+            {
+                standing.served = Some(served);
+            }
+        });
+        if !quorum {
+            return;
+        }
+        self.rounds.retain(|round| round.head.size >= size);
+        if let Some(open) = self.open.as_mut().filter(|open| open.number == offer.number) {
+            open.met = true;
+        }
+        let newest = self.newest.as_ref().map_or(0, |(head, ..)| head.size);
+        self.waiting = (size < newest).then(Instant::now);
+        metrics::gauge!("sigillo_checkpoint_published_size").set(precise(size));
+        let shelf = self.parts.shelf.clone();
+        let on_shelf = Arc::clone(&note);
+        match spawn_blocking(move || shelf.write(&on_shelf)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the newest checkpoint could not be put beside the database"),
+            Err(error) => tracing::error!(%error, "the newest checkpoint could not be put beside the database"),
+        }
+        if keep && let Err(error) = self.parts.journal.keep_checkpoint(size, note.to_vec()).await {
+            tracing::error!(%error, "a checkpoint could not be kept");
+        }
+    }
+
+    /// Says once that the policy is not met, and once that it is again.
+    async fn look_at_policy(&mut self) {
+        let late = self.waiting.is_some_and(|since| since.elapsed() > self.parts.witness_timeout + GRACE);
+        let standing = self.parts.log.watch().borrow().clone();
+        let time = standing.served.as_ref().and_then(|served| served.quorum_time);
+        if let Some(time) = time {
+            metrics::gauge!("sigillo_checkpoint_quorum_age_seconds").set(precise(unix_now().saturating_sub(time)));
+        }
+        let since = match (late, standing.unmet_since) {
+            (true, None) => Some(unix_now()),
+            (false, Some(_)) => None,
+            _ => return,
+        };
+        metrics::gauge!("sigillo_checkpoint_unmet_since_seconds").set(precise(since.unwrap_or(0)));
+        self.parts.log.update(|standing| standing.unmet_since = since);
+        let event = if since.is_some() {
+            tracing::error!("the newest checkpoints are not cosigned as the policy asks; records are taken as before");
+            Event::new("checkpoint.unmet")
+                .warning()
+                .body("the newest checkpoints are not cosigned as the policy of witnesses asks; records are taken as before")
+        } else {
+            tracing::info!("the newest checkpoint is cosigned as the policy asks");
+            Event::new("checkpoint.met").body("the newest checkpoint is cosigned again as the policy of witnesses asks")
+        };
+        let size = standing.served.map_or(0, |served| served.size);
+        self.parts.own.note(event.number("published_size", size)).await;
+    }
+
+    /// Signs nothing more.
+    async fn refuse(&mut self, stop: &Stop) {
+        let reason = stop.to_string();
+        tracing::error!(reason, "NO MORE CHECKPOINTS ARE SIGNED; records are taken as before");
+        metrics::gauge!("sigillo_checkpoint_refused").set(1);
+        self.parts.health.no_checkpoints();
+        self.parts.log.update(|standing| standing.refusal = Some(reason.as_str().into()));
+        let event = Event::new("checkpoint.refused")
+            .warning()
+            .outcome(sigillo_proto::v1::Outcome::Failure)
+            .body(format!("no more checkpoints are signed: {reason}"));
+        self.parts.own.note(event).await;
+    }
+}
+
+/// What a round amounts to under the policy.
+fn judge(trust: &Policy, round: &Round) -> Option<Published> {
+    let mut note = round.note.clone();
+    for cosignature in round.cosignatures.values() {
+        note.add(cosignature.clone()).ok()?;
+    }
+    // Our own signature is known to hold, and each cosignature was checked when it came.
+    let judgement = trust.check(&note).ok()?;
+    Some(published(&note, round.head, judgement.quorum, judgement.quorum_time))
+}
+
+fn published(note: &Note, head: TreeHead, quorum: bool, quorum_time: Option<u64>) -> Published {
+    Published { note: note.to_bytes().into(), size: head.size, root: head.root, quorum, quorum_time }
+}
+
+/// Exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; exact up to 2^53")]
+fn precise(number: u64) -> f64 {
+    number as f64
 }

@@ -60,7 +60,7 @@ pub(crate) enum SignedError {
 }
 
 /// The file, and what it holds.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Signed {
     path: PathBuf,
     origin: Origin,

@@ -7,7 +7,7 @@ use std::{
 
 use sigillo_model::{
     ids::NodeHash,
-    note::{SigningKey, VerifierKey},
+    note::SigningKey,
     policy::Policy,
 };
 use sigillo_proto::v1::CheckpointState;
@@ -54,7 +54,6 @@ pub(crate) struct Log {
 #[derive(Debug)]
 struct Keys {
     trust: Policy,
-    /// Keys of the log that the trust file or a rotation names: any of them may have signed a kept checkpoint.
     receipt: SigningKey,
 }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use sigillo_http::{Answer, HttpError, Link};
-use sigillo_journal::{ReadError, Reader};
+use sigillo_journal::Reader;
 use sigillo_model::{
     ids::NodeHash,
     note::{Note, Signature, VerifierKey},
@@ -15,7 +15,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{signed::TreeHead, state::unix_now};
+use super::{resources, signed::TreeHead, state::unix_now};
 
 /// Most bytes of an answer: 64 signature lines.
 const ANSWER_MAX_BYTES: usize = 16 << 10;
@@ -210,10 +210,9 @@ impl Witness {
             return Ok(Vec::new());
         }
         let reader = self.reader.clone();
-        let made = tokio::task::spawn_blocking(move || reader.consistency(old, size)).await;
-        let proof = made
-            .map_err(|error| Failure::Proof(error.to_string()))?
-            .map_err(|error: ReadError| Failure::Proof(error.to_string()))?;
+        let made = tokio::task::spawn_blocking(move || resources::consistency(&reader, old, size)).await;
+        let unmade = |error: &dyn ToString| Failure::Proof(error.to_string());
+        let proof = made.map_err(|error| unmade(&error))?.map_err(|error| unmade(&error))?;
         if proof.len() > PROOF_MAX_HASHES {
             return Err(Failure::Proof(format!("it has {} hashes", proof.len())));
         }
