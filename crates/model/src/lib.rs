@@ -13,11 +13,14 @@ pub mod class;
 pub mod commitment;
 pub mod entry;
 pub mod envelope;
+pub mod evidence;
 pub mod ids;
 pub mod limits;
 pub mod record;
+pub mod record_proof;
 pub mod roles;
 pub mod state;
+pub mod statement;
 pub mod tree;
 
 mod cursor;

@@ -1,0 +1,2 @@
+//! Statements.
+pub mod counters;
