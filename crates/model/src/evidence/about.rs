@@ -32,7 +32,7 @@ pub struct About {
 impl About {
     pub(super) fn encode(&self) -> Result<Vec<u8>, WriteError> {
         let mut out = Vec::new();
-        let mut short = |out: &mut Vec<u8>, text: &str| {
+        let short = |out: &mut Vec<u8>, text: &str| {
             let length = u16::try_from(text.len()).map_err(|_| WriteError::TooLong(Kind::About))?;
             out.extend(length.to_be_bytes());
             out.extend(text.as_bytes());

@@ -129,6 +129,9 @@ pub enum RunFault {
         /// Last that is missing.
         to: u64,
     },
+    /// Records follow after what is said to be the end.
+    #[error("it is said to reach the end of the journal, and number {0} follows")]
+    Beyond(u64),
     /// It is said to reach the end, and nothing shows it.
     #[error("it is said to reach the end of the journal, and the file has no proof of that")]
     NoCounters,
@@ -170,6 +173,8 @@ impl Tally {
                 self.fault = Some(RunFault::Gap { expected: self.next, found: count });
             }
             self.next = count + 1;
+        } else if self.run.reaches_end && count >= self.run.to && self.fault.is_none() {
+            self.fault = Some(RunFault::Beyond(count));
         }
         Ok(())
     }

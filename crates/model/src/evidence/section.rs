@@ -94,12 +94,12 @@ impl Kind {
     pub const fn max_bytes(self) -> usize {
         match self {
             Self::About => 128 << 10,
-            Self::Trust | Self::Rotation | Self::Checkpoint | Self::End => 64 << 10,
+            Self::Rotation | Self::Checkpoint | Self::End => 64 << 10,
             Self::Earlier => 72 << 10,
             Self::Run => 1 << 10,
             Self::Records => 4 << 20,
             Self::Edge | Self::Counters => 8 << 10,
-            Self::Token | Self::Head | Self::Register => 1 << 20,
+            Self::Trust | Self::Token | Self::Head | Self::Register => 1 << 20,
             Self::Tools => 64,
         }
     }
@@ -152,6 +152,11 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// After the last records and what proves the runs' ends.
+    pub(super) fn after_records() -> Self {
+        Self { last: Some(Kind::Counters), count: Kind::Counters.max_count() }
+    }
+
     /// Takes the next section, if it may stand here.
     pub(super) fn step(&mut self, kind: Kind) -> Result<(), Finding> {
         let misplaced = Finding::SectionMisplaced { kind, after: self.last };

@@ -157,7 +157,7 @@ mod tests {
             let size = shown.len() as u64;
             let mut proof = Vec::new();
             by_definition(&leaves, &shown, 0, shown.len(), &mut proof);
-            let mut streamed = Vec::new();
+            let mut streamed: Vec<NodeHash> = Vec::new();
             let mut seen = std::collections::HashMap::new();
             struct Seen<'a>(&'a mut std::collections::HashMap<(u64, u64), NodeHash>);
             impl Nodes for Seen<'_> {
