@@ -116,10 +116,7 @@ pub async fn run(
     files::fit(&mut settings.limits);
     let tls = Arc::new(Tls::load(settings.tls.clone())?);
     let metrics = telemetry::metrics()?;
-    let (log, signing) = log::prepare(&settings)?;
-    if let Some(key) = log.receipt_key() {
-        tracing::info!(key = %key.verifier(), "receipts are signed");
-    }
+    let prepared = log::prepare(&settings)?;
     let clock = Arc::new(clock);
     let (opened, known) = open(&settings).await?;
     let journal = opened.journal.clone();
@@ -130,6 +127,7 @@ pub async fn run(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::start(reporter);
     let tasks = TaskTracker::new();
+    let (log, checkpointer) = log::start(prepared, &settings, &journal, &own, &health).await?;
     let ingest = Arc::new(grpc::Shared {
         journal: journal.clone(),
         identities: Arc::clone(&identities),
@@ -168,9 +166,6 @@ pub async fn run(
     let accept = Accept { tls: Arc::clone(&tls), routes, limits: settings.limits, closing: closing.clone() };
     let accepting = tokio::spawn(accept::serve(listeners.grpc, accept));
     let collecting = tokio::spawn(telemetry::serve(listeners.metrics, metrics, closing.clone()));
-    let checkpointer = signing
-        .map(|signing| signing.checkpointer(log, journal.clone(), own.clone(), health.clone(), &settings))
-        .transpose()?;
     let signing = checkpointer.map(|checkpointer| tokio::spawn(checkpointer.run(closing.clone())));
     let publishing = listeners.publish.map(|listener| {
         let plain = published.is_some_and(|address| address.ip().is_loopback());
