@@ -3,5 +3,15 @@ pub mod counters;
 
 /// Stub.
 pub fn original(content: &[u8]) -> Option<&[u8]> {
-    content.strip_prefix(&[0x1a]).and_then(|rest| rest.get(1..))
+    let mut at = content.strip_prefix(&[0x1a])?;
+    let (mut length, mut shift) = (0_usize, 0);
+    loop {
+        let (byte, rest) = at.split_first()?;
+        at = rest;
+        length |= usize::from(byte & 127) << shift;
+        shift += 7;
+        if byte < &128 {
+            return at.get(..length);
+        }
+    }
 }
