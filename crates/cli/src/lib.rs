@@ -7,7 +7,6 @@ mod failure;
 mod filter;
 mod global;
 mod output;
-mod severity;
 
 use std::process::ExitCode;
 
