@@ -26,6 +26,8 @@
 
 mod remains;
 
+use std::ops::Range;
+
 use crate::{
     batch,
     block::{Block, BlockError, Inflater},
@@ -284,11 +286,17 @@ impl<'a> Entry<'a> {
 
     /// The commitments of its records, in order. `block` is [`Entry::block`].
     pub fn commitments(&self, block: &Block<'_>) -> Vec<Commitment> {
+        self.commitments_within(block, 0..self.count)
+    }
+
+    /// The commitments of those of its records that have these places in it, in order. `block` is [`Entry::block`].
+    pub fn commitments_within(&self, block: &Block<'_>, places: Range<u32>) -> Vec<Commitment> {
         match &self.salts {
-            Salts::Secret(secret) => batch::commitments(secret, block),
+            Salts::Secret(secret) => batch::commitments_within(secret, block, places),
             Salts::Remains(_) => {
                 let mut committer = Committer::default();
-                self.held(block).map(|held| committer.commit_held(&held)).collect()
+                let held = self.held(block).skip(places.start as usize).take(places.len());
+                held.map(|held| committer.commit_held(&held)).collect()
             }
         }
     }
