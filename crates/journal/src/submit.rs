@@ -19,8 +19,8 @@ use sigillo_model::{
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
-    error::{OpenError, SubmitError},
     checkpoints::NOTE_MAX_BYTES,
+    error::{OpenError, SubmitError},
     frame::{Head, Receipt, Refusal, Submission},
     head_file::HeadFile,
     options::{self, Options},
@@ -161,7 +161,8 @@ impl Journal {
     /// Has the writer make a submission between two frames, of the exact state behind which it will stand, and waits until it is
     /// durable: what it says of that state is true at its own place. `make` must be quick: nothing is written meanwhile.
     pub async fn compose(&self, make: Compose) -> Result<Receipt, SubmitError> {
-        let room = self.shared.room.clone().acquire_many_owned(COMPOSED_BYTES).await.map_err(|_| SubmitError::Closed)?;
+        let room =
+            self.shared.room.clone().acquire_many_owned(COMPOSED_BYTES).await.map_err(|_| SubmitError::Closed)?;
         let (reply, receipt) = oneshot::channel();
         self.shared.queue.send(Message::Compose { make, reply, room }).map_err(|_| SubmitError::Closed)?;
         Pending(receipt).await

@@ -191,12 +191,7 @@ fn chain_values(store: &Arc<dyn Store>, origin: &Origin, range: Range<u64>) -> R
 }
 
 /// Where to begin to derive the chain value of record `seq` of `entry`: a sequence, and the chain value before it.
-fn anchor(
-    store: &Arc<dyn Store>,
-    origin: &Origin,
-    entry: &Entry<'_>,
-    seq: u64,
-) -> Result<(u64, ChainHash), ReadError> {
+fn anchor(store: &Arc<dyn Store>, origin: &Origin, entry: &Entry<'_>, seq: u64) -> Result<(u64, ChainHash), ReadError> {
     let anchor = seq - seq % TILE_WIDTH;
     if anchor == 0 && entry.seq.get() == 0 {
         return Ok((0, chain::genesis(origin)));

@@ -43,9 +43,17 @@ const LAST_BYTES: u64 = 16 << 20;
 pub(crate) enum Message {
     Batch(Box<Queued>),
     /// A batch that is made by the writer, of the state between two frames.
-    Compose { make: Compose, reply: oneshot::Sender<Result<Receipt, SubmitError>>, room: OwnedSemaphorePermit },
+    Compose {
+        make: Compose,
+        reply: oneshot::Sender<Result<Receipt, SubmitError>>,
+        room: OwnedSemaphorePermit,
+    },
     /// A checkpoint to keep.
-    Checkpoint { size: u64, note: Vec<u8>, reply: oneshot::Sender<Result<(), SubmitError>> },
+    Checkpoint {
+        size: u64,
+        note: Vec<u8>,
+        reply: oneshot::Sender<Result<(), SubmitError>>,
+    },
     Close(CloseReply),
 }
 
@@ -232,9 +240,7 @@ impl Writer {
         match &self.health {
             Health::Poisoned(reason) => Some(SubmitError::Poisoned(reason.clone())),
             Health::Good if free_bytes >= needed => None,
-            Health::Good | Health::Full => {
-                Some(SubmitError::NoSpace { free_bytes, reserve_bytes: self.reserve_bytes })
-            }
+            Health::Good | Health::Full => Some(SubmitError::NoSpace { free_bytes, reserve_bytes: self.reserve_bytes }),
         }
     }
 
