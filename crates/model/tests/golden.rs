@@ -1,6 +1,6 @@
-//! The vectors in `tests/golden/v1/vectors.txt`: what this version hashes and writes, and what every later one must.
+//! The vectors in `tests/golden`: what this version hashes and writes, and what every later one must.
 //!
-//! `SIGILLO_BLESS=1` writes the file anew. Only a new format version may do that.
+//! `SIGILLO_BLESS=1` writes the files anew. Only a new format version may do that.
 
 use std::{env, fmt::Write, fs, path::Path};
 
@@ -9,7 +9,7 @@ use sigillo_model::{
     block::{Block, BlockBuilder, Inflater, compress},
     chain::{genesis, link_all},
     commitment::Committer,
-    entry::{Entry, Run},
+    entry::{Entry, Run, Salts},
     envelope::{ENVELOPE_BYTES, Envelope, Flags},
     ids::{
         BatchHash, BatchSecret, ChainHash, ClassId, Count, Epoch, Origin, ReceiptTime, RetentionId, Seq, SourceId,
@@ -22,6 +22,7 @@ use sigillo_model::{
 // Relative to the package, in which cargo runs its tests: a path fixed when compiling would be that of another checkout, where
 // several share one target directory.
 const FILE: &str = "../../tests/golden/v1/vectors.txt";
+const TREE_FILE: &str = "../../tests/golden/v2/vectors.txt";
 
 fn records() -> [RecordRef<'static>; 3] {
     [
@@ -117,7 +118,7 @@ fn entry(
         source_count: Count::new(0),
         batch_hash,
         chain_hash: ChainHash::new([0; 32]),
-        secret: BatchSecret::new(std::array::from_fn(|i| u8::try_from(i).unwrap())),
+        salts: Salts::Secret(BatchSecret::new(std::array::from_fn(|i| u8::try_from(i).unwrap()))),
         tenants: vec![(TenantId::from_name("provider"), Count::new(0)), (TenantId::from_name("acme"), Count::new(41))],
         runs: vec![run(0, Flags::TENANT_REFUSED, 1), run(1, Flags::default(), 2)],
         block_bytes: u32::try_from(block.len()).unwrap(),
@@ -128,17 +129,54 @@ fn entry(
     entry.encode()
 }
 
+/// The tree over the chain values of those three records, and one of two levels of tiles.
+fn tree_vectors() -> Vec<(String, String)> {
+    let value = |text: &str| ChainHash::from_hex(text).unwrap();
+    let chain = vectors().into_iter().filter_map(|(name, text)| name.ends_with("chain").then_some(text));
+    let mut lines = Vec::new();
+    let mut tree = tree::Frontier::default();
+    lines.push(("root of 0 records".to_owned(), tree.root().to_string()));
+    for (index, text) in (0..).zip(chain) {
+        let leaf = tree::record_leaf(&value(&text));
+        tree.push(leaf, |_, _, _| ());
+        lines.push((format!("record {index} leaf"), leaf.to_string()));
+        lines.push((format!("root of {} records", index + 1), tree.root().to_string()));
+    }
+    // Entry i is the number i in 32 bytes.
+    let mut tree = tree::Frontier::default();
+    let mut tiles = Vec::new();
+    for index in 0_u64..600 {
+        let mut entry = [0; 32];
+        entry[24..].copy_from_slice(&index.to_be_bytes());
+        tree.push(tree::record_leaf(&ChainHash::new(entry)), |level, tile, hash| tiles.push((level, tile, hash)));
+    }
+    for (level, tile, hash) in tiles {
+        lines.push((format!("numbers 0 to 599, level {level} hash {tile}"), hash.to_string()));
+    }
+    lines.push(("numbers 0 to 599, root".to_owned(), tree.root().to_string()));
+    lines
+}
+
 #[test]
 fn vectors_stand() {
+    stand(FILE, vectors());
+}
+
+#[test]
+fn tree_vectors_stand() {
+    stand(TREE_FILE, tree_vectors());
+}
+
+fn stand(file: &str, vectors: Vec<(String, String)>) {
     let mut text = String::from("# name = hexadecimal. Laid out in crates/model/FORMAT.md.\n");
-    for (name, value) in vectors() {
+    for (name, value) in vectors {
         writeln!(text, "{name} = {value}").unwrap();
     }
     if env::var_os("SIGILLO_BLESS").is_some() {
-        fs::create_dir_all(Path::new(FILE).parent().unwrap()).unwrap();
-        fs::write(FILE, &text).unwrap();
+        fs::create_dir_all(Path::new(file).parent().unwrap()).unwrap();
+        fs::write(file, &text).unwrap();
     }
-    let golden = fs::read_to_string(FILE).unwrap();
+    let golden = fs::read_to_string(file).unwrap();
     for (line, expected) in text.lines().zip(golden.lines()) {
         assert_eq!(line, expected);
     }
@@ -153,7 +191,7 @@ fn the_golden_entry_is_read() {
         (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect();
     let entry = Entry::decode(&bytes).unwrap();
     let mut inflater = Inflater::default();
-    let block = Block::parse(inflater.inflate(entry.compressed, entry.block_bytes as usize).unwrap()).unwrap();
+    let block = entry.block(&mut inflater).unwrap();
     assert!(block.records().eq(records()));
     let envelopes: Vec<Envelope> = entry.envelopes().collect();
     assert_eq!(envelopes[2].tenant_count, Count::new(42));
@@ -165,9 +203,8 @@ fn the_golden_entry_is_read() {
         builder.push(record).unwrap();
     }
     let opening = epoch_opening(&origin, entry.source, entry.epoch, None);
-    let batch =
-        Batch::seal(&mut builder, entry.source, entry.epoch, entry.source_seq, opening, entry.secret.clone(), 1)
-            .unwrap();
+    let secret = entry.secret().unwrap().clone();
+    let batch = Batch::seal(&mut builder, entry.source, entry.epoch, entry.source_seq, opening, secret, 1).unwrap();
     assert_eq!(batch.hash, entry.batch_hash);
 }
 
