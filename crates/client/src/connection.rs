@@ -26,7 +26,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 #[derive(Clone)]
 pub struct Connection {
     endpoint: Endpoint,
-    channel: Channel,
+    pub(crate) channel: Channel,
     peer: Peer,
 }
 
@@ -103,7 +103,7 @@ impl Connection {
         AuditClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES)
     }
 
-    fn answers<T>(
+    pub(crate) fn answers<T>(
         &self,
         answer: Result<tonic::Response<Streaming<T>>, tonic::Status>,
     ) -> Result<Responses<T>, ClientError> {
@@ -111,7 +111,7 @@ impl Connection {
         Ok(Responses::new(stream, &self.peer))
     }
 
-    fn error(&self, status: &tonic::Status) -> ClientError {
+    pub(crate) fn error(&self, status: &tonic::Status) -> ClientError {
         ClientError::from_status(&self.peer, status)
     }
 }
