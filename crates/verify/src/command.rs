@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, BufReader, Read, Write},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use clap::{Parser, ValueEnum};
@@ -104,7 +103,7 @@ impl Command {
     }
 
     fn show(&self, out: &mut impl Write, verdict: &Verdict) -> io::Result<()> {
-        let now = self.now.map_or_else(clock, |now| u64::try_from(now.as_second()).unwrap_or(0));
+        let now = self.now.map_or_else(show::clock, |now| u64::try_from(now.as_second()).unwrap_or(0));
         match self.output {
             Format::Json => writeln!(out, "{}", safe_json(&show::json(verdict, now))),
             Format::Text => {
@@ -135,10 +134,6 @@ pub fn read_policy(path: &Path) -> Result<Policy, String> {
         .and_then(|file| file.take(limit).read_to_end(&mut bytes))
         .map_err(|error| format!("the trust file {} can't be read: {error}", path.display()))?;
     Policy::parse(&bytes).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn clock() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn tell(text: &str) {

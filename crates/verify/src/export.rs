@@ -205,6 +205,7 @@ impl Exporter<'_> {
             class: Class::from_id(envelope.class).map_or_else(String::new, |class| class.name().to_owned()),
             source: self.name(CounterKey::Source(envelope.source)),
             tenant: self.name(CounterKey::Tenant(envelope.tenant)),
+            gone: record.gone().into(),
         };
         let mut object = match Shown::read(&result).map(|shown| shown.to_json()) {
             Some(Value::Object(object)) => object,

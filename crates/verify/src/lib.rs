@@ -11,3 +11,6 @@ pub mod read;
 pub mod show;
 pub mod token;
 pub mod verdict;
+
+/// The page that defines the formats.
+pub const FORMAT_PAGE: &str = include_str!("../../model/FORMAT.md");

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use sigillo_model::{
-    evidence::{Finding, HEADER_BYTES, Header, MAGIC, Report, Verifier, Watch},
+    evidence::{Finding, HEADER_BYTES, Header, Kind, MAGIC, Report, Verifier, Watch},
     policy::Policy,
 };
 
@@ -39,6 +39,28 @@ pub fn read(mut input: impl Read, policy: &Policy, watch: &mut impl Watch) -> Re
         // Grows as bytes come, so that a length alone costs no memory.
         (&mut input).take(header.length as u64).read_to_end(&mut payload)?;
         verifier.section(header, &payload, watch)?;
+    }
+}
+
+/// The trust file that a file holds, as its exporter saw it. Proves nothing; only its first two sections are read.
+pub fn trust(mut input: impl Read) -> Result<Vec<u8>, ReadError> {
+    let mut magic = [0; MAGIC.len()];
+    if fill(&mut input, &mut magic)? < magic.len() || magic != MAGIC {
+        return Err(Finding::NotEvidence.into());
+    }
+    loop {
+        let mut header = [0; HEADER_BYTES];
+        if fill(&mut input, &mut header)? < HEADER_BYTES {
+            return Err(Finding::Truncated.into());
+        }
+        let header = Header::parse(header)?;
+        let mut payload = Vec::new();
+        (&mut input).take(header.length as u64).read_to_end(&mut payload)?;
+        match header.kind {
+            Kind::About => (),
+            Kind::Trust => return Ok(payload),
+            kind => return Err(Finding::SectionMisplaced { kind, after: None }.into()),
+        }
     }
 }
 

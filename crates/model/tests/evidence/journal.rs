@@ -8,7 +8,7 @@ use sigillo_model::{
     class::Class,
     commitment::Committer,
     envelope::{Envelope, Flags},
-    evidence::{About, CounterProof, PartBody, RecordBody, RecordView, Run, Seal, Tools, Writer, subtrees},
+    evidence::{About, CounterProof, PartBody, RecordBody, RecordView, Run, Seal, Tools, Writer, gap_hashes},
     ids::{
         BatchSecret, ChainHash, Commitment, Count, Epoch, NodeHash, Origin, ReceiptTime, Seq, SourceId,
         SourceSeq, TenantId,
@@ -224,7 +224,7 @@ impl Journal {
 
     /// The hashes of a gap.
     pub(crate) fn gap(&self, from: u64, to: u64, size: u64) -> Vec<NodeHash> {
-        subtrees(from, to, size).map(|(from, to)| self.range_root(from, to)).collect()
+        gap_hashes(from, to, size, self).unwrap()
     }
 
     fn range_root(&self, from: u64, to: u64) -> NodeHash {

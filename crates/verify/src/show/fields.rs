@@ -41,7 +41,7 @@ impl<'a> Shown<'a> {
     }
 
     /// What was erased or purged of it, if anything was.
-    pub(crate) fn gone(&self) -> Option<Gone> {
+    pub fn gone(&self) -> Option<Gone> {
         let bits = u8::try_from(self.result.gone).ok()?;
         Gone::from_bits(bits).filter(|gone| *gone != Gone::NOTHING)
     }

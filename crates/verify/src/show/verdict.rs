@@ -1,6 +1,9 @@
 //! A verdict in plain words, and as JSON. What a file says is its exporter's word at best, and never steers a terminal.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::{Value, json};
 use sigillo_model::{
@@ -14,6 +17,11 @@ use crate::verdict::{Verdict, time};
 
 /// How far a time of somebody else may be ahead of ours before it is remarked, in seconds.
 const AHEAD_MAX_S: u64 = 300;
+
+/// What this machine's clock says, in seconds since 1970.
+pub fn clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 /// The verdict in words. `now`: seconds since 1970, for times that lie ahead.
 pub fn text(verdict: &Verdict, now: u64) -> String {
