@@ -11,6 +11,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(files, [&root])?;
     // Kept for server reflection.
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("sigillo.v1.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    let with_services = "#[cfg(feature = \"wire\")]";
+    tonic_prost_build::configure()
+        .bytes(".")
+        .client_mod_attribute(".", with_services)
+        .server_mod_attribute(".", with_services)
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod append;
 pub(crate) mod completion;
+pub(crate) mod evidence;
 pub(crate) mod head;
 pub(crate) mod key;
 pub(crate) mod log;

@@ -1,6 +1,10 @@
 //! What an evidence file says about itself, and the small sections beside its records.
 
-use super::{report::Finding, section::Kind, write::WriteError};
+use super::{
+    report::Finding,
+    section::{HEADER_BYTES, Header, Kind, MAGIC},
+    write::WriteError,
+};
 use crate::{cursor::Cursor, ids::Origin};
 
 /// Bytes of an attachment's name at most.
@@ -65,6 +69,13 @@ impl About {
         let about = Self { origin, time, who, why, query, from: cursor.u64()?, to: cursor.u64()? };
         if cursor.remaining() == 0 { Ok(about) } else { Err(Finding::Section(Kind::About)) }
     }
+}
+
+/// The origin that a file begins with, if these are its first bytes.
+pub fn peek_origin(file: &[u8]) -> Option<Origin> {
+    let (header, rest) = file.strip_prefix(MAGIC)?.split_first_chunk::<HEADER_BYTES>()?;
+    let header = Header::parse(*header).ok().filter(|header| header.kind == Kind::About)?;
+    Some(About::parse(rest.get(..header.length)?).ok()?.origin)
 }
 
 /// What an export was made with, by the exporter's word: `[32] SHA-256 of the format page, [32] SHA-256 of the verifier`.

@@ -3,7 +3,7 @@
 //!
 //! A gap between shown leaves is cut into the largest subtrees of the tree that lie in it; one hash stands for each.
 
-use crate::{ids::NodeHash, tree};
+use crate::{ids::NodeHash, proof::Subtrees, tree};
 
 /// Most hashes that one gap can need: up one side of the tree and down the other.
 pub const GAP_MAX_HASHES: usize = 2 * 64;
@@ -49,6 +49,25 @@ pub fn subtrees(from: u64, to: u64, size: u64) -> impl Iterator<Item = (u64, u64
         at = start.checked_add(width)?;
         Some((start, at))
     })
+}
+
+/// The hashes that stand for the leaves `from` to `to` of a tree of `size` leaves.
+pub fn gap_hashes<S: Subtrees>(from: u64, to: u64, size: u64, tree: &S) -> Result<Vec<NodeHash>, S::Error> {
+    subtrees(from, to, size).map(|(from, to)| node_hash(from, to, tree)).collect()
+}
+
+/// The node over the leaves `from` to `to`, one of those that [`subtrees`] gives.
+fn node_hash<S: Subtrees>(from: u64, to: u64, tree: &S) -> Result<NodeHash, S::Error> {
+    let (mut end, mut rest, mut hash) = (to, to - from, None);
+    // Full subtrees from the right, the smallest first.
+    while rest > 0 {
+        let height = rest.trailing_zeros();
+        end -= 1 << height;
+        rest -= 1 << height;
+        let left = tree.subtree(height, end >> height)?;
+        hash = Some(hash.map_or(left, |right| tree::node(&left, &right)));
+    }
+    Ok(hash.unwrap_or_else(tree::empty))
 }
 
 impl SharedRoot {
