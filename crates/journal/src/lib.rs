@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod apply;
+pub mod backup;
 #[cfg(test)]
 mod conformance;
 mod error;
@@ -16,6 +17,8 @@ mod layout;
 mod options;
 mod read;
 mod recover;
+pub mod restore;
+mod signed;
 mod store;
 mod submit;
 pub mod verify;
