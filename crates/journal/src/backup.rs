@@ -8,7 +8,7 @@ mod manifest;
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -221,7 +221,7 @@ impl<P: FnMut(Progress)> Work<'_, P> {
         let report = verify::verify(to, |at| {
             progress(Progress::Verifying { records: at.records, total: at.total });
         })?;
-        write_durably(&to.join(MANIFEST), manifest.to_text().as_bytes())?;
+        files::write(&to.join(MANIFEST), manifest.to_text().as_bytes()).map_err(BackupError::io(to))?;
         files::sync_dir(to).map_err(BackupError::io(to))?;
         Ok(Backup { manifest, report, linked_bytes, copied_in })
     }
@@ -297,13 +297,4 @@ impl<P: FnMut(Progress)> Work<'_, P> {
         into.push(BackupFile { path: "head".to_owned(), bytes, sha256 });
         Ok(file)
     }
-}
-
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), BackupError> {
-    let write = || {
-        let mut file = File::options().write(true).create_new(true).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(BackupError::io(path))
 }

@@ -213,17 +213,19 @@ impl Plan {
     }
 
     /// Puts the backup in its place, if just what would be lost is accepted: `Some(0)` and `None` accept nothing. The folder that
-    /// is there is renamed, never deleted. `stamp` is part of its new name.
+    /// is there is renamed, never deleted. `stamp` is part of its new name; `note` is a file, name and content, that is put beside
+    /// the journal.
     pub fn restore(
         self,
         accepted: Option<u64>,
         stamp: &str,
+        note: (&str, &[u8]),
         progress: impl FnMut(Progress),
     ) -> Result<Restored, RestoreError> {
         if let Some(loss) = self.loss.filter(|loss| accepted != Some(loss.records)) {
             return Err(RestoreError::Loss(Box::new(loss), accepted));
         }
-        self.place.put(&self.verified, stamp, progress)
+        self.place.put(&self.verified, stamp, note, progress)
     }
 }
 

@@ -57,6 +57,13 @@ pub(crate) fn copy(from: &Path, to: &Path, took: &mut dyn FnMut(u64)) -> io::Res
     Ok(hashed)
 }
 
+/// Writes a new file durably.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
 /// Hash and length of a file.
 pub(crate) fn hash(path: &Path, took: &mut dyn FnMut(u64)) -> io::Result<([u8; 32], u64)> {
     hash_through(&mut File::open(path)?, None, took)

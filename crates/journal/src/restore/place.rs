@@ -70,12 +70,13 @@ impl Place {
         self,
         backup: &Verified,
         stamp: &str,
+        note: (&str, &[u8]),
         progress: impl FnMut(Progress),
     ) -> Result<Restored, RestoreError> {
         submit::create_dirs(&self.parent).map_err(RestoreError::io(&self.parent))?;
         let new = self.parent.join(format!("{}.restoring-{stamp}", self.name));
         files::make_private(&new).map_err(RestoreError::io(&new))?;
-        let made = self.make(&new, backup, progress).and_then(|()| self.exchange(&new, stamp));
+        let made = self.make(&new, backup, note, progress).and_then(|()| self.exchange(&new, stamp));
         match made {
             Ok(aside) => Ok(Restored { size: backup.manifest.size, aside }),
             Err(error) => {
@@ -89,7 +90,13 @@ impl Place {
     }
 
     /// The whole of the new folder, durable.
-    fn make(&self, new: &Path, backup: &Verified, mut progress: impl FnMut(Progress)) -> Result<(), RestoreError> {
+    fn make(
+        &self,
+        new: &Path,
+        backup: &Verified,
+        (name, text): (&str, &[u8]),
+        mut progress: impl FnMut(Progress),
+    ) -> Result<(), RestoreError> {
         let database = options::database_dir(new);
         files::make_private(&database).map_err(RestoreError::io(&database))?;
         let (mut bytes, total) = (0, backup.manifest.bytes());
@@ -109,6 +116,7 @@ impl Place {
         if keys.is_dir() {
             copy_keys(&keys, &new.join(KEYS))?;
         }
+        files::write(&new.join(name), text).map_err(RestoreError::io(new))?;
         File::create(options::lock_path(new)).map_err(RestoreError::io(new))?;
         self.give_to_owner(new)?;
         for dir in [database.as_path(), new, &self.parent] {
