@@ -208,19 +208,15 @@ impl<P: FnMut(Progress)> Work<'_, P> {
         let copied_in = begun.elapsed();
 
         let linked_bytes = self.take_database(&copied, &mut manifest_files)?;
-        let head = self.write_head(&mut manifest_files)?;
-        manifest_files.sort_by(|one, next| one.path.cmp(&next.path));
-        let manifest = Manifest {
-            origin: head.origin.clone(),
-            size: head.size,
-            chain: head.chain,
-            time_ns: self.time_ns,
-            files: manifest_files,
-        };
+        self.write_head(&mut manifest_files)?;
         let progress = &mut self.progress;
         let report = verify::verify(to, |at| {
             progress(Progress::Verifying { records: at.records, total: at.total });
         })?;
+        manifest_files.sort_by(|one, next| one.path.cmp(&next.path));
+        let Report { origin, head, .. } = report.clone();
+        let (time_ns, files) = (self.time_ns, manifest_files);
+        let manifest = Manifest { origin, size: head.size, chain: head.chain, root: head.root, time_ns, files };
         files::write(&to.join(MANIFEST), manifest.to_text().as_bytes()).map_err(BackupError::io(to))?;
         files::sync_dir(to).map_err(BackupError::io(to))?;
         Ok(Backup { manifest, report, linked_bytes, copied_in })
@@ -285,7 +281,7 @@ impl<P: FnMut(Progress)> Work<'_, P> {
     }
 
     /// The head file of just what the copy holds.
-    fn write_head(&self, into: &mut Vec<BackupFile>) -> Result<HeadFile, BackupError> {
+    fn write_head(&self, into: &mut Vec<BackupFile>) -> Result<(), BackupError> {
         let store: Arc<dyn Store> =
             Arc::new(RocksStore::open_read_only(&options::database_dir(&self.partial.path))?);
         let head = read::head(&store)?;
@@ -295,6 +291,6 @@ impl<P: FnMut(Progress)> Work<'_, P> {
         file.write(&path).map_err(BackupError::io(&path))?;
         let (sha256, bytes) = files::hash(&path, &mut |_| ()).map_err(BackupError::io(&path))?;
         into.push(BackupFile { path: "head".to_owned(), bytes, sha256 });
-        Ok(file)
+        Ok(())
     }
 }

@@ -8,8 +8,11 @@
 
 mod apply;
 pub mod backup;
+mod checkpoints;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod conformance_tree;
 mod error;
 mod frame;
 mod head_file;
@@ -21,12 +24,16 @@ pub mod restore;
 mod signed;
 mod store;
 mod submit;
+mod tree;
 pub mod verify;
+mod verify_tree;
 mod writer;
 
+pub use checkpoints::KeptCheckpoint;
 pub use error::{OpenError, ReadError, SubmitError};
 pub use frame::{Head, Receipt, Refusal, Submission, TenantRun};
 pub use options::Options;
 pub use read::{Entries, Reader, StoredEntry};
 pub use store::{Direction, StoreError, StoreErrorKind};
-pub use submit::{Journal, Opened, Pending};
+pub use submit::{Compose, Journal, Opened, Pending};
+pub use tree::{Link, LinkedPart, TreeReader};

@@ -121,7 +121,8 @@ pub fn verify_backup(dir: &Path, mut progress: impl FnMut(Progress)) -> Result<V
     })?;
     let manifest = manifest?;
     let head = &report.head;
-    if (&manifest.origin, manifest.size, manifest.chain) != (&report.origin, head.size, head.chain) {
+    let named = (&manifest.origin, manifest.size, manifest.chain, manifest.root);
+    if named != (&report.origin, head.size, head.chain, head.root) {
         return Err(altered("the manifest names another journal or head than the one that is there".to_owned()));
     }
     check_files(dir, &manifest, &mut progress)?;

@@ -5,6 +5,7 @@
 //! <origin>
 //! <size, decimal>
 //! <chain value, hexadecimal>
+//! <root of the tree, base64>
 //! <when, nanoseconds since 1970 UTC, decimal>
 //! <SHA-256, hexadecimal> <bytes, decimal> <path>      for each file but this one, by path
 //! <checksum of all before, hexadecimal>
@@ -16,9 +17,10 @@ use std::{
     path::Path,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use sigillo_model::{
     entry::checksum,
-    ids::{ChainHash, Origin},
+    ids::{ChainHash, NodeHash, Origin},
 };
 
 const TITLE: &str = "sigillo backup v1";
@@ -34,6 +36,8 @@ pub struct Manifest {
     pub size: u64,
     /// Chain value after the last of them.
     pub chain: ChainHash,
+    /// Root of the tree over the chain values of its records.
+    pub root: NodeHash,
     /// When the backup was made, by the server's clock, nanoseconds since 1970 UTC.
     pub time_ns: u64,
     /// Its files but the manifest, by path.
@@ -58,8 +62,9 @@ impl Manifest {
     }
 
     pub(crate) fn to_text(&self) -> String {
-        let mut body =
-            format!("{TITLE}\n{}\n{}\n{}\n{}\n", self.origin, self.size, self.chain, self.time_ns);
+        let Self { origin, size, chain, root, time_ns, .. } = self;
+        let root = STANDARD.encode(root.as_bytes());
+        let mut body = format!("{TITLE}\n{origin}\n{size}\n{chain}\n{root}\n{time_ns}\n");
         for BackupFile { path, bytes, sha256 } in &self.files {
             body += &format!("{} {bytes} {path}\n", hex::encode(sha256));
         }
@@ -76,6 +81,7 @@ impl Manifest {
             origin: Origin::new(lines.next()?).ok()?,
             size: lines.next()?.parse().ok()?,
             chain: ChainHash::from_hex(lines.next()?).ok()?,
+            root: NodeHash::from_slice(&STANDARD.decode(lines.next()?).ok()?)?,
             time_ns: lines.next()?.parse().ok()?,
             files: Vec::new(),
         };
@@ -127,6 +133,7 @@ mod tests {
             origin: Origin::new("journal.example.net").unwrap(),
             size: 42,
             chain: ChainHash::new([0xab; 32]),
+            root: NodeHash::new([0xcd; 32]),
             time_ns: 1_700_000_000_000_000_000,
             files: vec![file("head", 90), file("journal/000012.sst", 4_096), file("journal/CURRENT", 16)],
         }

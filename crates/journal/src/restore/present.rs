@@ -6,11 +6,12 @@ use sigillo_model::ids::{ChainHash, Origin};
 
 use super::{Loss, RestoreError, Verified};
 use crate::{
-    frame::Head,
     head_file::HeadFile,
+    layout::{self, StoredHead, Table},
     options, read,
     signed::Signed,
     store::{Direction, RocksStore, Store},
+    tree::TreeReader,
 };
 
 /// Whether a folder is missing or holds no journal.
@@ -28,7 +29,7 @@ pub(super) fn is_empty(dir: &Path) -> io::Result<bool> {
 pub(super) struct Present {
     origin: Origin,
     head_file: Option<HeadFile>,
-    database: Option<(Arc<dyn Store>, Head)>,
+    database: Option<(Arc<dyn Store>, StoredHead)>,
     signed: Option<Signed>,
     remarks: Vec<String>,
 }
@@ -73,19 +74,37 @@ impl Present {
 
     /// A backup that does not hold what was signed can only be continued to another history.
     pub(super) fn check_signed(&self, backup: &Verified) -> Result<(), RestoreError> {
+        let held = backup.manifest.size;
+        let signed = self.signed.as_ref().map(|signed| signed.size);
+        if let Some(signed) = signed.max(self.newest_kept()).filter(|signed| *signed > held) {
+            return Err(self.fork(backup, &format!("a checkpoint of {signed} records was signed, the backup holds {held}")));
+        }
         let Some(signed) = &self.signed else { return Ok(()) };
-        let size = backup.manifest.size;
-        if signed.size <= size {
+        let store = RocksStore::open_read_only(&options::database_dir(&backup.dir));
+        let unreadable = |error: &dyn std::fmt::Display| RestoreError::Unreadable(format!("the backup: {error}"));
+        let store = Arc::new(store.map_err(|error| unreadable(&error))?);
+        let root = TreeReader::new(store, self.origin.clone(), signed.size).root().map_err(|error| unreadable(&error))?;
+        if root == signed.root && signed.origin == self.origin {
             return Ok(());
         }
-        Err(RestoreError::Fork(format!(
-            "a checkpoint of {} records was signed, the backup holds {size}: to go on from it would make two histories of one \
-             journal, which every witness would see. The journal {} ends here; begin its successor: `sigillod succeed --from \
-             {} --origin NEW`",
-            signed.size,
-            self.origin,
-            backup.dir.display()
-        )))
+        let size = signed.size;
+        Err(self.fork(backup, &format!("the checkpoint of {size} records that was signed has another root than the backup")))
+    }
+
+    /// Size of the newest checkpoint in the database.
+    fn newest_kept(&self) -> Option<u64> {
+        let (store, _) = self.database.as_ref()?;
+        let newest = store.scan(Table::Checkpoints, &layout::tail_key(u64::MAX), Direction::Backward, 1).ok()?;
+        newest.first().and_then(|(key, _)| layout::read_u64(key))
+    }
+
+    fn fork(&self, backup: &Verified, what: &str) -> RestoreError {
+        let (origin, backup) = (&self.origin, backup.dir.display());
+        RestoreError::Fork(format!(
+            "{what}: to go on from it would make two histories of one journal, which every witness would see. The journal \
+             {origin} ends here; begin its successor: `sigillod succeed --from {backup} --config FILE`, with a new origin \
+             and data_dir in FILE"
+        ))
     }
 
     /// What is there and not in the backup.
