@@ -15,7 +15,13 @@ use std::{
 
 use serde_json::Value;
 use sigillo_client::{Connection, PROTOCOL};
-use sigillo_model::{entry::checksum, record::Record};
+use sigillo_model::{
+    checkpoint::Checkpoint,
+    entry::checksum,
+    ids::NodeHash,
+    note::{KeyKind, Note, SigningKey},
+    record::Record,
+};
 use sigillo_proto::v1::{self, append_request, append_response::Message};
 use sigillo_testkit::{
     batches::BatchChain,
@@ -162,7 +168,11 @@ fn a_backup_is_whole_while_records_come_in() {
     drop(server);
     for (number, size) in sizes.iter().enumerate() {
         let output = verify(dir, &dir.join(format!("backup-{number}")));
-        assert!(output.status.success() && said(&output).contains(&format!("intact: {size} records")), "{}", said(&output));
+        assert!(
+            output.status.success() && said(&output).contains(&format!("intact: {size} records")),
+            "{}",
+            said(&output)
+        );
     }
     assert!(!dir.join("data/copying").exists());
 }
@@ -232,7 +242,10 @@ fn a_kill_in_the_middle_leaves_nothing_that_looks_whole() {
         } else {
             cut_off += u32::from(dir.join("backup.partial").exists());
             assert_eq!(status.code(), Some(3), "{told}");
-            assert!(!dir.join("backup.partial/backup").exists() || verify(dir, &dir.join("backup.partial")).status.success());
+            assert!(
+                !dir.join("backup.partial/backup").exists()
+                    || verify(dir, &dir.join("backup.partial")).status.success()
+            );
         }
         server = stopped.command.start().unwrap();
         assert!(!dir.join("data/copying").exists(), "what a crash left pins no files");
@@ -439,4 +452,54 @@ fn a_full_disk_ends_the_backup_and_nothing_else() {
     // It goes on.
     sigillod_ok(dir, &["backup", "--to", "roomy"]);
     assert!(load.end().0 > 0);
+}
+
+#[test]
+fn a_journal_that_can_not_go_on_has_a_successor() {
+    const NEXT: &str = "testkit.invalid/journal-2";
+    let (dir, server) = one_source();
+    let dir = dir.path();
+    sigillod_ok(dir, &["backup", "--to", "saved"]);
+    server.stop().unwrap();
+    // The newest checkpoint, as a witness has it; the records that it covers are lost.
+    let text = Checkpoint { origin: config::ORIGIN.to_owned(), size: 900, root: NodeHash::new([9; 32]) }.text();
+    let key = SigningKey::from_seed(config::ORIGIN, KeyKind::Log, &[7; 32]).unwrap();
+    let note = Note::new(text.clone(), vec![key.sign(&text).unwrap()]).unwrap().to_bytes();
+    fs::write(dir.join("note"), &note).unwrap();
+
+    let succeed = ["succeed", "--from", "saved", "--note", "note"];
+    assert!(sigillod_fails(dir, &succeed, 4).contains("origin of the journal that ended"));
+    let settings = fs::read_to_string(dir.join("sigillod.toml")).unwrap().replace(config::ORIGIN, NEXT);
+    fs::write(dir.join("sigillod.toml"), &settings).unwrap();
+    assert!(sigillod_fails(dir, &succeed, 4).contains("a new folder"));
+    fs::rename(dir.join("data"), dir.join("ended")).unwrap();
+    assert!(sigillod_fails(dir, &succeed[..3], 4).contains("--note"), "no checkpoint was kept");
+    let told = sigillod_ok(dir, &succeed);
+    let sum = Command::new("sha256sum").arg(dir.join("note")).output().unwrap().stdout;
+    let sum = String::from_utf8(sum).unwrap()[..64].to_owned();
+    assert!(value(&told, "note").starts_with(&sum), "{told}");
+    assert_eq!(fs::read(dir.join("data/predecessor")).unwrap(), note);
+
+    let server = ServerCommand::configured(dir).start().unwrap();
+    let connection = format!(
+        "url = \"https://{}\"\nca = \"ca.pem\"\ncert = \"reader.pem\"\nkey = \"reader.key\"\n",
+        server.listen()
+    );
+    fs::write(dir.join("sigillo.toml"), connection).unwrap();
+    let report = &sigillo_json(dir, &["verify", "--reason", "test"])[0];
+    assert_eq!((&report["verdict"], &report["origin"]), (&"intact".into(), &NEXT.into()), "{report}");
+    let events = sigillo_json(dir, &["query", "--class", "journal", "--reason", "test"]);
+    let started = events.iter().find(|record| record["event_name"] == "journal.started").unwrap();
+    assert_eq!(attribute(started, "predecessor_note_sha256"), sum.as_str());
+    // Killed, it must find its own beginning again; so must a backup of it.
+    let server = server.kill().unwrap().command.start().unwrap();
+    sigillod_ok(dir, &["backup", "--to", "second"]);
+    server.stop().unwrap();
+    assert!(verify(dir, &dir.join("second")).status.success());
+    // The first value covers what it succeeds.
+    let database = Database::open(&dir.join("data")).unwrap();
+    database.put("meta", b"predecessor", &[1; 32]).unwrap();
+    database.close().unwrap();
+    let output = verify(dir, &dir.join("data"));
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
 }

@@ -17,8 +17,8 @@ use std::{
 
 use rustix::fs::FlockOperation;
 
-pub use self::manifest::{BackupFile, Manifest};
 use self::files::Way;
+pub use self::manifest::{BackupFile, Manifest};
 use crate::{
     head_file::HeadFile,
     options, read,
@@ -94,12 +94,7 @@ pub struct Backup {
 impl Journal {
     /// Writes a verified backup of what is durable into the folder `to`, which must be absent or empty, while the journal is in
     /// use. `time_ns`: the clock, nanoseconds since 1970 UTC. Blocks, for minutes when the journal is large.
-    pub fn backup(
-        &self,
-        to: &Path,
-        time_ns: u64,
-        progress: impl FnMut(Progress),
-    ) -> Result<Backup, BackupError> {
+    pub fn backup(&self, to: &Path, time_ns: u64, progress: impl FnMut(Progress)) -> Result<Backup, BackupError> {
         let busy = "another backup is being written: wait until it is done";
         let _one = self.shared.backup.try_lock().map_err(|_| BackupError::Refused(busy.to_owned()))?;
         let (dir, reserve_bytes) = (&self.shared.dir, self.shared.reserve_bytes);
@@ -140,7 +135,9 @@ impl Partial {
         }
         let parent = match parent.canonicalize() {
             Ok(parent) => parent,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return refused("the folder above it does not exist"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return refused("the folder above it does not exist");
+            }
             Err(error) => return Err(BackupError::io(parent)(error)),
         };
         if database.canonicalize().is_ok_and(|database| parent.starts_with(database)) {
@@ -282,11 +279,9 @@ impl<P: FnMut(Progress)> Work<'_, P> {
 
     /// The head file of just what the copy holds.
     fn write_head(&self, into: &mut Vec<BackupFile>) -> Result<(), BackupError> {
-        let store: Arc<dyn Store> =
-            Arc::new(RocksStore::open_read_only(&options::database_dir(&self.partial.path))?);
+        let store: Arc<dyn Store> = Arc::new(RocksStore::open_read_only(&options::database_dir(&self.partial.path))?);
         let head = read::head(&store)?;
-        let file =
-            HeadFile { origin: self.journal.origin().clone(), size: head.size, chain: head.chain, clean: true };
+        let file = HeadFile { origin: self.journal.origin().clone(), size: head.size, chain: head.chain, clean: true };
         let path = options::head_path(&self.partial.path);
         file.write(&path).map_err(BackupError::io(&path))?;
         let (sha256, bytes) = files::hash(&path, &mut |_| ()).map_err(BackupError::io(&path))?;

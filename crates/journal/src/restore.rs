@@ -21,7 +21,11 @@ use self::{
 };
 use crate::{
     backup::{MANIFEST, Manifest, Progress, files},
-    error::OpenError,
+    checkpoints::KeptCheckpoint,
+    error::{OpenError, ReadError},
+    layout::{self, Table},
+    options,
+    store::{Direction, RocksStore, Store},
     verify::{self, Report, VerifyError},
 };
 
@@ -35,7 +39,9 @@ pub enum RestoreError {
     #[error("{0}")]
     Unreadable(String),
     /// It is of another journal.
-    #[error("the backup is of the journal {found:?}, the configuration names {expected:?}: restore it with the configuration of its own")]
+    #[error(
+        "the backup is of the journal {found:?}, the configuration names {expected:?}: restore it with the configuration of its own"
+    )]
     Origin {
         /// By the backup.
         found: String,
@@ -121,8 +127,8 @@ pub fn verify_backup(dir: &Path, mut progress: impl FnMut(Progress)) -> Result<V
     })?;
     let manifest = manifest?;
     let head = &report.head;
-    let named = (&manifest.origin, manifest.size, manifest.chain, manifest.root);
-    if named != (&report.origin, head.size, head.chain, head.root) {
+    let named = (manifest.origin.as_str(), manifest.size, manifest.chain, manifest.root);
+    if named != (report.origin.as_str(), head.size, head.chain, head.root) {
         return Err(altered("the manifest names another journal or head than the one that is there".to_owned()));
     }
     check_files(dir, &manifest, &mut progress)?;
@@ -167,6 +173,18 @@ fn check_files(dir: &Path, manifest: &Manifest, progress: &mut impl FnMut(Progre
     Ok(())
 }
 
+/// Whether a journal, or something of one, lies in the folder `dir`.
+pub fn holds_journal(dir: &Path) -> bool {
+    !is_empty(dir)
+}
+
+/// The newest checkpoint that is kept in the database of the backup, or of the journal that is not in use, in `dir`. Changes nothing.
+pub fn newest_checkpoint(dir: &Path) -> Result<Option<KeptCheckpoint>, ReadError> {
+    let store = RocksStore::open_read_only(&options::database_dir(dir))?;
+    let newest = store.scan(Table::Checkpoints, &layout::tail_key(u64::MAX), Direction::Backward, 1)?;
+    newest.into_iter().next().map(KeptCheckpoint::read).transpose()
+}
+
 /// A restore that was looked into: what would be lost is known, and the journal that is there is locked until this is dropped.
 #[derive(Debug)]
 pub struct Plan {
@@ -181,11 +199,11 @@ pub struct Plan {
 /// Looks into restoring a verified backup as the journal `origin` in the folder `dir`, whose server is stopped.
 pub fn plan(verified: Verified, dir: &Path, origin: &Origin) -> Result<Plan, RestoreError> {
     let found = &verified.manifest.origin;
-    if found != origin {
+    if found.as_str() != origin.as_str() {
         return Err(RestoreError::Origin { found: found.to_string(), expected: origin.to_string() });
     }
     let place = Place::find(dir, &verified.dir)?;
-    let present = if is_empty(dir).map_err(RestoreError::io(dir))? { None } else { Some(Present::read(dir, origin)?) };
+    let present = if is_empty(dir) { None } else { Some(Present::read(dir, origin)?) };
     let replaces = present.is_some();
     let loss = match present {
         Some(present) => {

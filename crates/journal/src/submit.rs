@@ -97,11 +97,14 @@ impl Journal {
         // wrong. So what there is is checked before, and once, on the database as it was left.
         let checked = if head_file.size > 0 {
             let as_left: Arc<dyn Store> = Arc::new(RocksStore::open_read_only(&database)?);
-            Some(recover::recover(&as_left, &options.origin, &head_file)?)
+            let origin = recover::known_as(as_left.as_ref(), options.origin.clone())?;
+            Some(recover::recover(&as_left, &origin, &head_file)?)
         } else {
             None
         };
         let store: Arc<dyn Store> = Arc::new(RocksStore::open(&database)?);
+        let origin = recover::known_as(store.as_ref(), options.origin.clone())?;
+        let options = &Options { origin, ..options.clone() };
         let recovered = match checked {
             Some(recovered) => recover::check_same(&store, recovered)?,
             None => recover::recover(&store, &options.origin, &head_file)?,

@@ -208,7 +208,7 @@ async fn open(settings: &Settings) -> Result<(Opened, ClassNames), ServerError> 
 }
 
 /// Makes the journal's folder for this account only, if it is not there; one that is there keeps the rights it was given.
-fn make_private(dir: &Path) -> Result<(), ServerError> {
+pub(crate) fn make_private(dir: &Path) -> Result<(), ServerError> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -233,6 +233,10 @@ async fn record_start(
         .text("origin", settings.origin.as_str())
         .number("size", head.size)
         .number("verified_records", opened.verified_records);
+    let started = match opened.journal.origin().predecessor() {
+        Some(note) => started.text("predecessor_note_sha256", note.to_string()),
+        None => started,
+    };
     own.record(started).await?;
     if opened.unclean {
         tracing::warn!(verified = opened.verified_records, "the last stop was not a clean one");

@@ -12,8 +12,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use super::{RestoreError, Verified, altered};
 use crate::{
     backup::{Progress, files},
-    options,
-    submit,
+    options, submit,
 };
 
 /// A journal that was restored.
@@ -49,7 +48,8 @@ impl Place {
         };
         let mut lock = None;
         if exists {
-            let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).map_err(RestoreError::io(path));
+            let device =
+                |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).map_err(RestoreError::io(path));
             if device(&dir)? != device(parent)? {
                 return refused(
                     "a disk is mounted here, so it can't be replaced in one step: let data_dir name a folder below, or \

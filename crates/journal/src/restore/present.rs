@@ -1,6 +1,6 @@
 //! The journal that is there when a backup is restored: what of it the backup does not hold.
 
-use std::{collections::HashMap, fs, io, path::Path, sync::Arc};
+use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use sigillo_model::ids::{ChainHash, Origin};
 
@@ -15,14 +15,9 @@ use crate::{
 };
 
 /// Whether a folder is missing or holds no journal.
-pub(super) fn is_empty(dir: &Path) -> io::Result<bool> {
+pub(super) fn is_empty(dir: &Path) -> bool {
     let parts = [options::database_dir(dir), options::head_path(dir), options::signed_path(dir)];
-    for part in parts {
-        if fs::symlink_metadata(&part).is_ok() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    parts.iter().all(|part| fs::symlink_metadata(part).is_err())
 }
 
 /// What is there, as far as it can be read.
@@ -77,18 +72,25 @@ impl Present {
         let held = backup.manifest.size;
         let signed = self.signed.as_ref().map(|signed| signed.size);
         if let Some(signed) = signed.max(self.newest_kept()).filter(|signed| *signed > held) {
-            return Err(self.fork(backup, &format!("a checkpoint of {signed} records was signed, the backup holds {held}")));
+            return Err(
+                self.fork(backup, &format!("a checkpoint of {signed} records was signed, the backup holds {held}"))
+            );
         }
         let Some(signed) = &self.signed else { return Ok(()) };
         let store = RocksStore::open_read_only(&options::database_dir(&backup.dir));
         let unreadable = |error: &dyn std::fmt::Display| RestoreError::Unreadable(format!("the backup: {error}"));
         let store = Arc::new(store.map_err(|error| unreadable(&error))?);
-        let root = TreeReader::new(store, self.origin.clone(), signed.size).root().map_err(|error| unreadable(&error))?;
-        if root == signed.root && signed.origin == self.origin {
+        let root = TreeReader::new(store, backup.report.origin.clone(), signed.size)
+            .root()
+            .map_err(|error| unreadable(&error))?;
+        if root == signed.root && signed.origin.as_str() == self.origin.as_str() {
             return Ok(());
         }
         let size = signed.size;
-        Err(self.fork(backup, &format!("the checkpoint of {size} records that was signed has another root than the backup")))
+        Err(self.fork(
+            backup,
+            &format!("the checkpoint of {size} records that was signed has another root than the backup"),
+        ))
     }
 
     /// Size of the newest checkpoint in the database.
@@ -138,13 +140,13 @@ impl Present {
         let held = (backup.manifest.size, backup.manifest.chain);
         let in_backup = |size| {
             let store = RocksStore::open_read_only(&options::database_dir(&backup.dir)).ok()?;
-            read::chain_at(&(Arc::new(store) as Arc<dyn Store>), &self.origin, size).ok()?
+            read::chain_at(&(Arc::new(store) as Arc<dyn Store>), &backup.report.origin, size).ok()?
         };
         heads.iter().flatten().all(|(size, chain)| match (&self.database, *size) {
             (_, size) if size == held.0 => *chain == held.1,
             (_, size) if size < held.0 => in_backup(size) == Some(*chain),
             (Some((store, head)), _) if head.size >= held.0 => {
-                read::chain_at(store, &self.origin, held.0).ok().flatten() == Some(held.1)
+                read::chain_at(store, &backup.report.origin, held.0).ok().flatten() == Some(held.1)
             }
             // Its records can't be read: nothing speaks against it.
             _ => true,

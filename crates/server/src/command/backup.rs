@@ -3,9 +3,7 @@
 use std::path::{self, PathBuf};
 
 use clap::Args;
-use sigillo_proto::v1::{
-    BackupDone, BackupProgress, BackupRequest, BackupStage, backup_response::Message as Answer,
-};
+use sigillo_proto::v1::{BackupDone, BackupProgress, BackupRequest, BackupStage, backup_response::Message as Answer};
 
 use super::{Config, Failure, client, line, meter::Meter, time};
 
@@ -49,7 +47,8 @@ pub(super) async fn run(args: BackupArgs) -> Result<String, Failure> {
     let mut meter = Meter::new();
     let cut_off = || {
         Failure::Unreadable(
-            "the server stopped before it was done: a backup under its name is whole, one that ends in .partial is not".to_owned(),
+            "the server stopped before it was done: a backup under its name is whole, one that ends in .partial is not"
+                .to_owned(),
         )
     };
     loop {

@@ -42,9 +42,9 @@ pub(super) async fn connect(data_dir: &Path) -> Result<ControlClient<Channel>, F
 fn unreachable(data_dir: &Path, error: &io::Error) -> Failure {
     let dir = data_dir.display();
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            Failure::Unreadable(format!("no server runs on {dir}: start it, or name the configuration of the one that runs"))
-        }
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::Unreadable(format!(
+            "no server runs on {dir}: start it, or name the configuration of the one that runs"
+        )),
         io::ErrorKind::PermissionDenied => Failure::Refused(format!(
             "{dir}/control.sock may be used by root and the server's own account only: try sudo"
         )),

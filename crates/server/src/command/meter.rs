@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sigillo_journal::backup::Progress;
+
 const EVERY: Duration = Duration::from_millis(200);
 
 /// One line that is written over. Gone when dropped.
@@ -16,6 +18,14 @@ pub(super) struct Meter {
 impl Meter {
     pub(super) fn new() -> Self {
         Self { shown: io::stderr().is_terminal(), last: None }
+    }
+
+    /// Shows how far a verification or a copy is.
+    pub(super) fn show_progress(&mut self, progress: Progress) {
+        match progress {
+            Progress::Copying { bytes, total } => self.show("bytes", bytes, total),
+            Progress::Verifying { records, total } => self.show("records", records, total),
+        }
     }
 
     /// Shows `done` of `total` of what is done now.

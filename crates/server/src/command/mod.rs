@@ -5,6 +5,7 @@ mod client;
 mod meter;
 mod restore;
 mod status;
+mod succeed;
 
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
@@ -22,6 +23,8 @@ pub enum Command {
     Restore(restore::RestoreArgs),
     /// Say where the running server stands
     Status(status::StatusArgs),
+    /// Begin the journal that succeeds one that has ended
+    Succeed(succeed::SucceedArgs),
 }
 
 /// Exit codes, for the help of the program.
@@ -81,6 +84,7 @@ pub fn run(command: Command) -> ExitCode {
         Command::Backup(args) => client::block_on(backup::run(args)),
         Command::Restore(args) => restore::run(&args),
         Command::Status(args) => client::block_on(status::run(args)),
+        Command::Succeed(args) => client::block_on(succeed::run(args)),
     };
     match outcome {
         Ok(text) => {

@@ -4,10 +4,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use clap::Args;
 use jiff::Timestamp;
-use sigillo_journal::{
-    backup::Progress,
-    restore::{self, Loss, Plan, RestoreError, Verified},
-};
+use sigillo_journal::restore::{self, Loss, Plan, RestoreError, Verified};
 use sigillo_model::{class::Class, ids::SourceId};
 
 use super::{Config, Failure, line, meter::Meter, time};
@@ -55,24 +52,19 @@ pub struct RestoreArgs {
 
 pub(super) fn run(args: &RestoreArgs) -> Result<String, Failure> {
     let settings = args.config.load()?;
-    let from = args
-        .from
-        .canonicalize()
-        .map_err(|error| Failure::Unreadable(format!("{}: {error}", args.from.display())))?;
+    let from =
+        args.from.canonicalize().map_err(|error| Failure::Unreadable(format!("{}: {error}", args.from.display())))?;
     let mut meter = Meter::new();
-    let mut show = |progress: Progress| match progress {
-        Progress::Copying { bytes, total } => meter.show("bytes", bytes, total),
-        Progress::Verifying { records, total } => meter.show("verifying records", records, total),
-    };
-    let failed = |error| failure(error, &settings);
-    let verified = restore::verify_backup(&from, &mut show).map_err(failed)?;
+    let verified = restore::verify_backup(&from, |at| meter.show_progress(at)).map_err(failure(&settings))?;
     let mut text = told(&verified);
-    let plan = restore::plan(verified, &settings.data_dir, &settings.origin).map_err(failed)?;
+    let plan = restore::plan(verified, &settings.data_dir, &settings.origin).map_err(failure(&settings))?;
     tell_loss(&mut text, &plan, &settings);
 
     let note = note(&plan, &from).to_text().map_err(|error| Failure::Unreadable(error.to_string()))?;
     let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ").to_string();
-    let restored = plan.restore(args.accept_loss, &stamp, (NOTE, note.as_bytes()), show).map_err(failed)?;
+    let copying = |at| meter.show_progress(at);
+    let restored =
+        plan.restore(args.accept_loss, &stamp, (NOTE, note.as_bytes()), copying).map_err(failure(&settings))?;
     drop(meter);
     line(&mut text, "restored", format_args!("{} records, in {}", restored.size, settings.data_dir.display()));
     if let Some(aside) = restored.aside {
@@ -134,7 +126,12 @@ fn note(plan: &Plan, from: &std::path::Path) -> Note {
     }
 }
 
-fn failure(error: RestoreError, settings: &Settings) -> Failure {
+/// A failure of a restore, for people.
+pub(super) fn failure(settings: &Settings) -> impl Fn(RestoreError) -> Failure {
+    |error| tell_failure(error, settings)
+}
+
+fn tell_failure(error: RestoreError, settings: &Settings) -> Failure {
     let message = error.to_string();
     match error {
         RestoreError::Altered(_) => Failure::Altered(message),

@@ -20,7 +20,11 @@ impl Caller {
     pub(crate) fn accept(stream: &UnixStream) -> Result<Self, String> {
         let peer = stream.peer_cred().map_err(|error| format!("the kernel does not say who it is: {error}"))?;
         let caller = Self::named(peer.uid());
-        if obeyed(peer.uid(), geteuid().as_raw()) { Ok(caller) } else { Err(format!("{} may not give orders", caller.name)) }
+        if obeyed(peer.uid(), geteuid().as_raw()) {
+            Ok(caller)
+        } else {
+            Err(format!("{} may not give orders", caller.name))
+        }
     }
 
     /// The account of this process.
@@ -61,7 +65,10 @@ mod tests {
 
     #[test]
     fn only_root_and_the_own_account_give_orders() {
-        assert_eq!([obeyed(0, 990), obeyed(990, 990), obeyed(1_000, 990), obeyed(1_000, 0)], [true, true, false, false]);
+        assert_eq!(
+            [obeyed(0, 990), obeyed(990, 990), obeyed(1_000, 990), obeyed(1_000, 0)],
+            [true, true, false, false]
+        );
     }
 
     #[test]

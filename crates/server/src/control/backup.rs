@@ -104,10 +104,7 @@ fn ended(event: Event, outcome: &Result<Backup, BackupError>) -> Event {
             .number("files", manifest.files.len())
             .number("bytes", manifest.bytes())
             .number("entries", report.entries),
-        Err(error) => event
-            .warning()
-            .outcome(v1::Outcome::Failure)
-            .body(format!("a backup was not written: {error}")),
+        Err(error) => event.warning().outcome(v1::Outcome::Failure).body(format!("a backup was not written: {error}")),
     }
 }
 
@@ -131,7 +128,9 @@ fn status(error: &BackupError) -> Status {
         BackupError::Verify(VerifyError::Altered(_)) => Status::data_loss(message),
         BackupError::Io { error, path } => match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Status::resource_exhausted(message),
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => not_writable(path, &message),
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                not_writable(path, &message)
+            }
             _ => Status::internal(message),
         },
         BackupError::Store(error) if error.kind == StoreErrorKind::NoSpace => Status::resource_exhausted(message),

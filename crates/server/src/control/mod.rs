@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use rustix::fs::statvfs;
 use sigillo_journal::{Head, Journal};
-use sigillo_proto::v1::{
-    self, BackupRequest, BackupResponse, StatusRequest, StatusResponse, control_server::Control,
-};
+use sigillo_proto::v1::{self, BackupRequest, BackupResponse, StatusRequest, StatusResponse, control_server::Control};
 use std::path::PathBuf;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -61,6 +59,12 @@ impl Shared {
             size: head.size,
             chain_hash: head.chain.as_bytes().to_vec().into(),
             receipt_time_unix_nano: head.receipt_time.get(),
+            predecessor: self
+                .journal
+                .origin()
+                .predecessor()
+                .map_or_else(Vec::new, |note| note.as_bytes().to_vec())
+                .into(),
         }
     }
 }
