@@ -66,7 +66,7 @@ impl Manifest {
         let root = STANDARD.encode(root.as_bytes());
         let mut body = format!("{TITLE}\n{origin}\n{size}\n{chain}\n{root}\n{time_ns}\n");
         for BackupFile { path, bytes, sha256 } in &self.files {
-            body += &format!("{} {bytes} {path}\n", hex::encode(sha256));
+            body.extend([hex::encode(sha256).as_str(), " ", &bytes.to_string(), " ", path, "\n"]);
         }
         let sum = u64::from_be_bytes(checksum(body.as_bytes()));
         format!("{body}{sum:016x}\n")

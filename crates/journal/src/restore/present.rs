@@ -137,16 +137,16 @@ impl Present {
 
     /// Whether both have the same chain value after as many records as the shorter one holds.
     fn continues(&self, backup: &Verified, heads: &[Option<(u64, ChainHash)>]) -> bool {
-        let held = (backup.manifest.size, backup.manifest.chain);
+        let end = (backup.manifest.size, backup.manifest.chain);
         let in_backup = |size| {
             let store = RocksStore::open_read_only(&options::database_dir(&backup.dir)).ok()?;
             read::chain_at(&(Arc::new(store) as Arc<dyn Store>), &backup.report.origin, size).ok()?
         };
         heads.iter().flatten().all(|(size, chain)| match (&self.database, *size) {
-            (_, size) if size == held.0 => *chain == held.1,
-            (_, size) if size < held.0 => in_backup(size) == Some(*chain),
-            (Some((store, head)), _) if head.size >= held.0 => {
-                read::chain_at(store, &backup.report.origin, held.0).ok().flatten() == Some(held.1)
+            (_, size) if size == end.0 => *chain == end.1,
+            (_, size) if size < end.0 => in_backup(size) == Some(*chain),
+            (Some((store, head)), _) if head.size >= end.0 => {
+                read::chain_at(store, &backup.report.origin, end.0).ok().flatten() == Some(end.1)
             }
             // Its records can't be read: nothing speaks against it.
             _ => true,
