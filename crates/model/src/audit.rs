@@ -1,17 +1,30 @@
 //! The audit walk: recomputes every commitment and every link of a journal from its stored entries.
 //!
-//! It is fed entries in order, from wherever they come, and names the first that does not fit.
+//! It is fed entries in order, from wherever they come, and names the first that does not fit. What was erased or purged is
+//! gone lawfully only if statements in the journal say so.
 
-use std::{collections::hash_map, fmt};
+mod removals;
+
+use std::{
+    collections::{HashMap, hash_map},
+    fmt,
+};
 
 use crate::{
-    batch::{self, batch_hash},
+    batch::batch_hash,
     block::{Block, BlockError, Inflater},
-    entry::{Entry, EntryError},
-    ids::{ChainHash, Count, Epoch, ReceiptTime, SourceId, SourceSeq},
+    class::Class,
+    entry::{Entry, EntryError, Gone, Salts},
+    ids::{ChainHash, Count, Epoch, Origin, ReceiptTime, RetentionId, SourceId, SourceSeq},
+    note::VerifierKey,
     state::{JournalState, SourceState},
+    statement,
     tree::TreeRow,
 };
+
+pub use removals::{InForce, Removed};
+
+use removals::Removals;
 
 /// The first place at which a journal is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +126,9 @@ pub enum Fault {
         /// By the walk, if it has come to just so many records.
         found: Option<ChainHash>,
     },
+    /// Something is gone, and nothing in the journal makes that lawful.
+    #[error("gone ({0}), and no lawful order or purge in the journal explains it")]
+    Unexplained(Gone),
     /// Something derived from the records, kept beside them, is not what the records give.
     #[error("{0}")]
     Derived(String),
@@ -143,18 +159,58 @@ pub struct Walker {
     rows: Vec<TreeRow>,
     /// Heads noted earlier that the walk has still to meet: size and chain value.
     noted: Vec<(u64, ChainHash)>,
+    removals: Removals,
+    /// Source of the records that may be statements.
+    own: SourceId,
 }
 
 impl Walker {
     /// Walks from the first record. `state` is [`JournalState::genesis`], or where an earlier whole walk ended.
     pub fn whole(state: JournalState) -> Self {
-        Self { state, whole: true, inflater: Inflater::default(), rows: Vec::new(), noted: Vec::new() }
+        Self::new(state, true)
     }
 
     /// Walks a part of a journal, of which `state` need hold only size, chain value, tree and time: a source's or tenant's
     /// numbers are believed where they are first met.
     pub fn part(state: JournalState) -> Self {
-        Self { state, whole: false, inflater: Inflater::default(), rows: Vec::new(), noted: Vec::new() }
+        Self::new(state, false)
+    }
+
+    fn new(state: JournalState, whole: bool) -> Self {
+        Self {
+            removals: Removals::new(state.size),
+            own: statement::journal_source(),
+            state,
+            whole,
+            inflater: Inflater::default(),
+            rows: Vec::new(),
+            noted: Vec::new(),
+        }
+    }
+
+    /// Demands that two of these officers have signed each order by which something is gone. Without, two signatures must be
+    /// there, and who made them is the provider's word.
+    #[must_use]
+    pub fn trusting(mut self, officers: Vec<VerifierKey>) -> Self {
+        self.removals.trust(officers);
+        self
+    }
+
+    /// What is gone of the records walked; a finding if lawful statements do not explain all of it. To be asked at the end of a
+    /// walk: what explains a removal comes after it.
+    pub fn removed(&self) -> Result<&Removed, Finding> {
+        let finding = |(from, to, gone)| Finding { from, to, fault: Fault::Unexplained(gone) };
+        self.removals.explained().map_err(finding)
+    }
+
+    /// The retention statements in force, by class, as far as they were walked.
+    pub fn retentions(&self) -> &HashMap<RetentionId, InForce> {
+        self.removals.retentions()
+    }
+
+    /// The end of the newest purge of each class, as far as they were walked.
+    pub fn purged_to(&self) -> &HashMap<RetentionId, u64> {
+        self.removals.purged_to()
     }
 
     /// Demands that the walk meets a head that somebody noted earlier: after `size` records, `chain`.
@@ -222,11 +278,11 @@ impl Walker {
         if entry.receipt_time < self.state.receipt_time {
             return Err(Fault::Time { before: self.state.receipt_time, found: entry.receipt_time });
         }
-        let block = Block::parse(self.inflater.inflate(entry.compressed, entry.block_bytes as usize)?)?;
+        let block = entry.block(&mut self.inflater)?;
         if block.count() != entry.count {
             return Err(Fault::Count { stated: entry.count, found: block.count() });
         }
-        let commitments = batch::commitments(&entry.secret, &block);
+        let commitments = entry.commitments(&block);
 
         let known = self.state.sources.get(&entry.source).copied();
         if known.is_some() || self.whole {
@@ -241,7 +297,18 @@ impl Walker {
         if self.state.chain != entry.chain_hash {
             return Err(Fault::ChainHash);
         }
-        self.step_tenants(entry)?;
+        step_tenants(&mut self.state, self.whole, entry)?;
+        if matches!(entry.salts, Salts::Remains(_)) {
+            for (index, envelope) in entry.envelopes().enumerate() {
+                let gone = entry.gone(index);
+                if gone != Gone::NOTHING {
+                    self.removals.gone(envelope.seq.get(), gone, envelope.retention, envelope.receipt_time);
+                }
+            }
+        }
+        if entry.source == self.own && entry.class == Class::Journal.id() {
+            meet_statements(&mut self.removals, &self.state.origin, entry, &block);
+        }
 
         let count = u64::from(entry.count);
         self.state.sources.insert(
@@ -262,26 +329,36 @@ impl Walker {
             source_seq: entry.source_seq,
         })
     }
+}
 
-    fn step_tenants(&mut self, entry: &Entry<'_>) -> Result<(), Fault> {
-        let mut counts = vec![0_u64; entry.tenants.len()];
-        for run in &entry.runs {
-            if let Some(count) = counts.get_mut(usize::from(run.tenant)) {
-                *count += u64::from(run.records);
-            }
+/// The counts of tenants go on where they stopped.
+fn step_tenants(state: &mut JournalState, whole: bool, entry: &Entry<'_>) -> Result<(), Fault> {
+    let mut counts = vec![0_u64; entry.tenants.len()];
+    for run in &entry.runs {
+        if let Some(count) = counts.get_mut(usize::from(run.tenant)) {
+            *count += u64::from(run.records);
         }
-        for ((tenant, first), records) in entry.tenants.iter().zip(counts) {
-            let expected = match self.state.tenants.entry(*tenant) {
-                hash_map::Entry::Occupied(known) => known.into_mut(),
-                hash_map::Entry::Vacant(new) => new.insert(if self.whole { Count::new(0) } else { *first }),
-            };
-            if expected != first {
-                let tenant = tenant.to_string();
-                return Err(Fault::TenantCount { tenant, expected: *expected, found: *first });
-            }
-            *expected = Count::new(first.get().saturating_add(records));
+    }
+    for ((tenant, first), records) in entry.tenants.iter().zip(counts) {
+        let expected = match state.tenants.entry(*tenant) {
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(new) => new.insert(if whole { Count::new(0) } else { *first }),
+        };
+        if expected != first {
+            let tenant = tenant.to_string();
+            return Err(Fault::TenantCount { tenant, expected: *expected, found: *first });
         }
-        Ok(())
+        *expected = Count::new(first.get().saturating_add(records));
+    }
+    Ok(())
+}
+
+/// Lets what is gone be explained by the statements of an entry of the product's own records.
+fn meet_statements(removals: &mut Removals, origin: &Origin, entry: &Entry<'_>, block: &Block<'_>) {
+    for (seq, record) in (entry.seq.get()..).zip(block.records()) {
+        if let Some(content) = record.content {
+            removals.meet(content, origin, seq, entry.receipt_time);
+        }
     }
 }
 

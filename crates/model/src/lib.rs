@@ -22,6 +22,7 @@ pub mod proof;
 pub mod record;
 pub mod roles;
 pub mod state;
+pub mod statement;
 pub mod tile;
 pub mod tlog_proof;
 pub mod tree;
