@@ -3,6 +3,7 @@
 
 mod place;
 mod present;
+mod replay;
 
 use std::{
     io,
@@ -16,8 +17,9 @@ use sigillo_model::{
 
 pub use self::place::Restored;
 use self::{
-    place::Place,
+    place::{Orders, Place},
     present::{Present, is_empty},
+    replay::LostOrder,
 };
 use crate::{
     backup::{MANIFEST, Manifest, Progress, files},
@@ -54,6 +56,9 @@ pub enum RestoreError {
     /// Records would be lost that nobody has said may be lost.
     #[error("{} records would be lost; accepted: {}", .0.records, .1.map_or("none".to_owned(), |number| number.to_string()))]
     Loss(Box<Loss>, Option<u64>),
+    /// Orders that came after the backup can't be given anew to the restored copy.
+    #[error("an order of officers that came after the backup can't be given to the restored copy: {0}")]
+    Replay(String),
     /// It can't be put in its place.
     #[error("{0}")]
     Place(String),
@@ -90,6 +95,8 @@ pub struct Loss {
     pub received: Option<(ReceiptTime, ReceiptTime)>,
     /// How many of each source, the most first, where the database that is there can be read.
     pub sources: Vec<(SourceId, u64)>,
+    /// Orders of officers among them that are given anew to the restored copy, so that what was erased does not come back.
+    pub replayed_orders: usize,
     /// What can't be told, and why; or that the journal there does not continue the backup.
     pub remarks: Vec<String>,
 }
@@ -192,6 +199,7 @@ pub struct Plan {
     place: Place,
     /// `None`: nothing that is known of.
     loss: Option<Loss>,
+    orders: Vec<LostOrder>,
     /// Whether there is a journal now.
     replaces: bool,
 }
@@ -205,14 +213,14 @@ pub fn plan(verified: Verified, dir: &Path, origin: &Origin) -> Result<Plan, Res
     let place = Place::find(dir, &verified.dir)?;
     let present = if is_empty(dir) { None } else { Some(Present::read(dir, origin)?) };
     let replaces = present.is_some();
-    let loss = match present {
+    let (loss, orders) = match present {
         Some(present) => {
             present.check_signed(&verified)?;
-            present.loss(&verified)
+            present.loss(&verified).unzip()
         }
-        None => None,
+        None => (None, None),
     };
-    Ok(Plan { verified, place, loss, replaces })
+    Ok(Plan { verified, place, loss, orders: orders.unwrap_or_default(), replaces })
 }
 
 impl Plan {
@@ -232,11 +240,12 @@ impl Plan {
     }
 
     /// Puts the backup in its place, if just what would be lost is accepted: `Some(0)` and `None` accept nothing. The folder that
-    /// is there is renamed, never deleted. `stamp` is part of its new name; `note` is a file, name and content, that is put beside
-    /// the journal.
+    /// is there is renamed, never deleted. `now` is the clock, `stamp` part of that folder's new name, `note` a file, name and content,
+    /// that is put beside the journal.
     pub fn restore(
         self,
         accepted: Option<u64>,
+        now: ReceiptTime,
         stamp: &str,
         note: (&str, &[u8]),
         progress: impl FnMut(Progress),
@@ -244,7 +253,7 @@ impl Plan {
         if let Some(loss) = self.loss.filter(|loss| accepted != Some(loss.records)) {
             return Err(RestoreError::Loss(Box::new(loss), accepted));
         }
-        self.place.put(&self.verified, stamp, note, progress)
+        self.place.put(&self.verified, Orders { orders: &self.orders, now }, stamp, note, progress)
     }
 }
 

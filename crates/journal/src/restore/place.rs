@@ -9,7 +9,12 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{RestoreError, Verified, altered};
+use sigillo_model::ids::ReceiptTime;
+
+use super::{
+    RestoreError, Verified, altered,
+    replay::{LostOrder, replay},
+};
 use crate::{
     backup::{Progress, files},
     options, submit,
@@ -32,6 +37,23 @@ pub(super) struct Place {
     name: String,
     /// Held until the end: no server starts meanwhile.
     lock: Option<File>,
+}
+
+/// Orders to be given to the copy, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Orders<'a> {
+    pub(super) orders: &'a [LostOrder],
+    pub(super) now: ReceiptTime,
+}
+
+impl Orders<'_> {
+    /// Returns how many records the copy holds then.
+    fn give(&self, copy: &Path, backup: &Verified) -> Result<u64, RestoreError> {
+        if self.orders.is_empty() {
+            return Ok(backup.manifest.size);
+        }
+        replay(copy, &backup.manifest.origin, self.orders, self.now).map(|head| head.size)
+    }
 }
 
 /// What the folder holds besides the journal and must keep: the server's own keys.
@@ -69,6 +91,7 @@ impl Place {
     pub(super) fn put(
         self,
         backup: &Verified,
+        orders: Orders<'_>,
         stamp: &str,
         note: (&str, &[u8]),
         progress: impl FnMut(Progress),
@@ -76,9 +99,12 @@ impl Place {
         submit::create_dirs(&self.parent).map_err(RestoreError::io(&self.parent))?;
         let new = self.parent.join(format!("{}.restoring-{stamp}", self.name));
         files::make_private(&new).map_err(RestoreError::io(&new))?;
-        let made = self.make(&new, backup, note, progress).and_then(|()| self.exchange(&new, stamp));
+        let made = self.make(&new, backup, note, progress).and_then(|()| {
+            let size = orders.give(&new, backup)?;
+            self.exchange(&new, stamp).map(|aside| Restored { size, aside })
+        });
         match made {
-            Ok(aside) => Ok(Restored { size: backup.manifest.size, aside }),
+            Ok(restored) => Ok(restored),
             Err(error) => {
                 // Before the exchange it is what was copied only; after it, the exchange reports no error.
                 if let Err(error) = files::remove(&new) {

@@ -4,11 +4,15 @@ use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use sigillo_model::ids::{ChainHash, Origin};
 
-use super::{Loss, RestoreError, Verified};
+use super::{
+    Loss, RestoreError, Verified,
+    replay::{LostOrder, LostOrders},
+};
 use crate::{
     head_file::HeadFile,
     layout::{self, StoredHead, Table},
-    options, read,
+    options,
+    read::{self, StoredEntry},
     signed::Signed,
     store::{Direction, RocksStore, Store},
     tree::TreeReader,
@@ -110,7 +114,7 @@ impl Present {
     }
 
     /// What is there and not in the backup.
-    pub(super) fn loss(mut self, backup: &Verified) -> Option<Loss> {
+    pub(super) fn loss(mut self, backup: &Verified) -> Option<(Loss, Vec<LostOrder>)> {
         let heads = [
             self.head_file.as_ref().map(|file| (file.size, file.chain)),
             self.database.as_ref().map(|(_, head)| (head.size, head.chain)),
@@ -128,11 +132,28 @@ impl Present {
             0
         };
         let records = size.checked_sub(from).filter(|records| *records > 0)?;
-        let mut loss = Loss { records, from, to: size, received: None, sources: Vec::new(), remarks: self.remarks };
+        let mut loss = Loss {
+            records,
+            from,
+            to: size,
+            received: None,
+            sources: Vec::new(),
+            replayed_orders: 0,
+            remarks: self.remarks,
+        };
+        let mut orders = LostOrders::default();
         if let Some((store, _)) = &self.database {
-            count(store, &mut loss);
+            count(store, &mut loss, |stored| {
+                orders.look(stored, &backup.report.origin, held);
+            });
         }
-        Some(loss)
+        loss.replayed_orders = orders.replayed.len();
+        for seq in orders.to_be_signed_anew {
+            loss.remarks.push(format!(
+                "the order in record {seq} names records of which some are lost: it is not given anew, officers must sign another"
+            ));
+        }
+        Some((loss, orders.replayed))
     }
 
     /// Whether both have the same chain value after as many records as the shorter one holds.
@@ -155,11 +176,12 @@ impl Present {
 }
 
 /// Counts what the database holds of the range that would be lost.
-fn count(store: &Arc<dyn Store>, loss: &mut Loss) {
+fn count(store: &Arc<dyn Store>, loss: &mut Loss, mut look: impl FnMut(&StoredEntry)) {
     let mut sources = HashMap::new();
     let size = read::head(store).map_or(0, |head| head.size).min(loss.to);
     for stored in read::Entries::new(store, loss.from..size, Direction::Forward) {
         let entry = stored.and_then(|stored| {
+            look(&stored);
             let entry = stored.entry()?;
             Ok((entry.source, entry.receipt_time, u64::from(entry.count)))
         });

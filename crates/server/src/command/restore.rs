@@ -4,8 +4,14 @@ use std::{collections::HashMap, path::PathBuf};
 
 use clap::Args;
 use jiff::Timestamp;
-use sigillo_journal::restore::{self, Loss, Plan, RestoreError, Verified};
-use sigillo_model::{class::Class, ids::SourceId};
+use sigillo_journal::{
+    OpenError,
+    restore::{self, Loss, Plan, RestoreError, Verified},
+};
+use sigillo_model::{
+    class::Class,
+    ids::{ReceiptTime, SourceId},
+};
 
 use super::{Config, Failure, line, meter::Meter, time};
 use crate::{
@@ -61,10 +67,12 @@ pub(super) fn run(args: &RestoreArgs) -> Result<String, Failure> {
     tell_loss(&mut text, &plan, &settings);
 
     let note = note(&plan, &from).to_text().map_err(|error| Failure::Unreadable(error.to_string()))?;
-    let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%S.%3fZ").to_string();
+    let now = Timestamp::now();
+    let stamp = now.strftime("%Y%m%dT%H%M%S.%3fZ").to_string();
+    let now = ReceiptTime::new(u64::try_from(now.as_nanosecond()).unwrap_or(0));
     let copying = |at| meter.show_progress(at);
     let restored =
-        plan.restore(args.accept_loss, &stamp, (NOTE, note.as_bytes()), copying).map_err(failure(&settings))?;
+        plan.restore(args.accept_loss, now, &stamp, (NOTE, note.as_bytes()), copying).map_err(failure(&settings))?;
     drop(meter);
     line(&mut text, "restored", format_args!("{} records, in {}", restored.size, settings.data_dir.display()));
     if let Some(aside) = restored.aside {
@@ -102,11 +110,18 @@ fn lost(loss: &Loss, settings: &Settings) -> String {
         line(&mut text, "received", format_args!("{} to {}", time(first.get()), time(last.get())));
     }
     let own = (SourceId::from_name(Class::Journal.name()), Class::Journal.name());
-    let named = settings.sources.iter().map(|source| (source.id, source.name.as_str()));
-    let names: HashMap<SourceId, &str> = named.chain([own]).collect();
+    let configured = settings.sources.iter().map(|source| (source.id, source.name.as_str()));
+    let names: HashMap<SourceId, &str> = configured.chain([own]).collect();
     for (source, records) in &loss.sources {
         let name = names.get(source).map_or_else(|| format!("source {source}"), |name| (*name).to_owned());
         line(&mut text, "", format_args!("{records} of {name}"));
+    }
+    if loss.replayed_orders > 0 {
+        line(
+            &mut text,
+            "orders",
+            format_args!("{} of officers among them are given anew to the restored journal", loss.replayed_orders),
+        );
     }
     for remark in &loss.remarks {
         line(&mut text, "note", remark);
@@ -144,8 +159,12 @@ fn tell_failure(error: RestoreError, settings: &Settings) -> Failure {
                 lost(&loss, settings)
             ))
         }
-        RestoreError::Origin { .. } | RestoreError::Fork(_) | RestoreError::Place(_) => Failure::Refused(message),
-        RestoreError::Open(sigillo_journal::OpenError::InUse(_)) => Failure::Refused(message),
-        RestoreError::Unreadable(_) | RestoreError::Open(_) | RestoreError::Io { .. } => Failure::Unreadable(message),
+        RestoreError::Origin { .. }
+        | RestoreError::Fork(_)
+        | RestoreError::Place(_)
+        | RestoreError::Open(OpenError::InUse(_)) => Failure::Refused(message),
+        RestoreError::Unreadable(_) | RestoreError::Replay(_) | RestoreError::Open(_) | RestoreError::Io { .. } => {
+            Failure::Unreadable(message)
+        }
     }
 }

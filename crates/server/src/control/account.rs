@@ -3,8 +3,11 @@
 use std::fs;
 
 use rustix::process::geteuid;
+use sigillo_proto::v1;
 use tokio::net::UnixStream;
 use tonic::Status;
+
+use crate::own::Event;
 
 /// An account of this machine that the server obeys. Travels in the extensions of each request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,11 @@ impl Caller {
     pub(crate) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
         let missing = || Status::unauthenticated("this connection did not come through the control socket");
         request.extensions().get::<Self>().cloned().ok_or_else(missing)
+    }
+
+    /// The beginning of an own record about what this account ordered.
+    pub(super) fn act(&self, name: &str) -> Event {
+        Event::new(name).actor(&self.name, v1::ActorKind::System, "", "").number("uid", self.uid)
     }
 
     fn named(uid: u32) -> Self {

@@ -36,8 +36,8 @@ pub(super) async fn begin(shared: Arc<Shared>, caller: Caller, to: String) -> Re
     if !path.is_absolute() || to.len() > PATH_MAX_BYTES || to.contains(char::is_control) {
         return Err(Status::invalid_argument("give the absolute path of a folder, without control characters"));
     }
-    let begun = shared
-        .act("journal.backup_begun", &caller)
+    let begun = caller
+        .act("journal.backup_begun")
         .target("folder", &to)
         .body(format!("{} orders a backup to {to}", caller.name));
     let unrecorded = |error| Status::unavailable(format!("what can't be recorded is not done: {error}"));
@@ -46,7 +46,7 @@ pub(super) async fn begin(shared: Arc<Shared>, caller: Caller, to: String) -> Re
     let (answers, told) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         let outcome = write(Arc::clone(&shared), path, answers.clone()).await;
-        shared.own.note(ended(shared.act("journal.backup_ended", &caller).target("folder", &to), &outcome)).await;
+        shared.own.note(ended(caller.act("journal.backup_ended").target("folder", &to), &outcome)).await;
         let answer = match outcome {
             Ok(backup) => Ok(response(Answer::Done(done(&shared, &backup)))),
             Err(error) => {

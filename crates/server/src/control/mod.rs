@@ -18,10 +18,7 @@ pub(crate) use self::{
     account::Caller,
     socket::{ControlSocket, reach},
 };
-use crate::{
-    clock::Clock,
-    own::{Event, Own},
-};
+use crate::{clock::Clock, own::Own};
 
 /// What every act needs.
 #[derive(Debug)]
@@ -48,11 +45,6 @@ impl ControlService {
 }
 
 impl Shared {
-    /// The beginning of an own record about an act of `caller`.
-    fn act(&self, name: &str, caller: &Caller) -> Event {
-        Event::new(name).actor(&caller.name, v1::ActorKind::System, "", "").number("uid", caller.uid)
-    }
-
     fn head(&self, head: Head) -> v1::Head {
         v1::Head {
             origin: self.journal.origin().as_str().into(),
