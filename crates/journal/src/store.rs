@@ -10,7 +10,7 @@ use std::{
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, IteratorMode, LogLevel, WriteBatch, WriteOptions,
+    DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, IteratorMode, LogLevel, WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
 
 use crate::layout::{FORMAT_1, FORMAT_KEY, Table};
@@ -80,6 +80,13 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Writes what is in memory out and closes. Later calls fail.
     fn close(&self) -> Result<(), StoreError>;
+
+    /// Makes a database in the new folder `to`, on the same disk, that holds all that was committed before the call, and some
+    /// whole commits after it at most. Commits go on meanwhile. Files that never change again are shared by hard links.
+    fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        let message = format!("this store has no files to be copied to {}", to.display());
+        Err(StoreError { kind: StoreErrorKind::Failed, message })
+    }
 }
 
 /// The journal's database.
@@ -330,6 +337,11 @@ impl Store for RocksStore {
         }
         db.cancel_all_background_work(true);
         Ok(())
+    }
+
+    fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        let guard = self.lock();
+        Ok(Checkpoint::new(opened(&guard)?)?.create_checkpoint(to)?)
     }
 }
 
