@@ -2,6 +2,8 @@
 //!
 //! The trait is the seam at which tests inject faults; `conformance.rs` holds what every store must keep.
 
+mod forget;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -9,7 +11,7 @@ use std::{
 };
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
     DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, IteratorMode, LogLevel, WriteBatch, WriteOptions,
 };
 
@@ -54,6 +56,8 @@ pub enum StoreErrorKind {
     NoSpace,
     /// The disk or the machine failed.
     Failed,
+    /// Something stands in the way for now; nothing is damaged or lost.
+    Busy,
 }
 
 /// What the journal asks of a database.
@@ -67,6 +71,11 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Pairs from `from` (inclusive) on, in the direction, until they exceed `max_bytes` or one can't be read; at least one if
     /// there is one, or the error of the first.
     fn scan(&self, table: Table, from: &[u8], direction: Direction, max_bytes: usize) -> Result<Vec<Pair>, StoreError>;
+
+    /// Returns once no file of the database holds a value that stood under a key of these ranges (first and last key) before the
+    /// last commit: neither tables nor log. Gives false if it was told not to go on. Whatever stops it, it may be called again.
+    fn forget(&self, table: Table, keys: &[(Vec<u8>, Vec<u8>)], goes_on: &dyn Fn() -> bool)
+    -> Result<bool, StoreError>;
 
     /// Free bytes of the disk it writes to.
     fn free_bytes(&self) -> io::Result<u64>;
@@ -220,19 +229,17 @@ fn descriptors() -> Vec<ColumnFamilyDescriptor> {
 }
 
 /// The column family of a table, and an error rather than a panic if it is not there.
-macro_rules! family {
-    ($db:expr, $table:expr) => {
-        $db.cf_handle($table.name()).ok_or_else(|| StoreError {
-            kind: StoreErrorKind::Damaged,
-            message: format!("column family {} is missing", $table.name()),
-        })
-    };
+fn handle(db: &DB, table: Table) -> Result<&ColumnFamily, StoreError> {
+    db.cf_handle(table.name()).ok_or_else(|| StoreError {
+        kind: StoreErrorKind::Damaged,
+        message: format!("column family {} is missing", table.name()),
+    })
 }
 
 fn opened<'a>(guard: &'a RwLockReadGuard<'_, Option<DB>>) -> Result<&'a DB, StoreError> {
     guard
         .as_ref()
-        .ok_or_else(|| StoreError { kind: StoreErrorKind::Failed, message: "the database is closed".to_owned() })
+        .ok_or_else(|| StoreError { kind: StoreErrorKind::Busy, message: "the database is closed".to_owned() })
 }
 
 impl Store for RocksStore {
@@ -241,10 +248,10 @@ impl Store for RocksStore {
         let db = opened(&guard)?;
         let mut batch = WriteBatch::default();
         for (table, key, value) in &writes.puts {
-            batch.put_cf(family!(db, table)?, key, value);
+            batch.put_cf(handle(db, *table)?, key, value);
         }
         for (table, key) in &writes.deletes {
-            batch.delete_cf(family!(db, table)?, key);
+            batch.delete_cf(handle(db, *table)?, key);
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
@@ -254,7 +261,10 @@ impl Store for RocksStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let guard = self.lock();
         let db = opened(&guard)?;
-        Ok(db.get_cf(family!(db, table)?, key)?)
+        let mut options = rocksdb::ReadOptions::default();
+        // Records stay in no cache: what is erased is to be nowhere. Nobody reads one twice anyway.
+        options.fill_cache(table != Table::Tail);
+        Ok(db.get_cf_opt(handle(db, table)?, key, &options)?)
     }
 
     fn scan(&self, table: Table, from: &[u8], direction: Direction, max_bytes: usize) -> Result<Vec<Pair>, StoreError> {
@@ -268,7 +278,7 @@ impl Store for RocksStore {
         // A walk of everything must not push out what others use.
         options.fill_cache(false);
         options.set_verify_checksums(true);
-        let iterator = db.iterator_cf_opt(family!(db, table)?, options, IteratorMode::From(from, direction));
+        let iterator = db.iterator_cf_opt(handle(db, table)?, options, IteratorMode::From(from, direction));
         let (mut pairs, mut bytes) = (Vec::new(), 0);
         for pair in iterator {
             let (key, value) = match pair {
@@ -285,6 +295,15 @@ impl Store for RocksStore {
             }
         }
         Ok(pairs)
+    }
+
+    fn forget(
+        &self,
+        table: Table,
+        keys: &[(Vec<u8>, Vec<u8>)],
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<bool, StoreError> {
+        forget::forget(|| self.lock(), &self.path, table, keys, goes_on)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -320,7 +339,7 @@ impl Store for RocksStore {
         let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
         let Some(db) = slot.take() else { return Ok(()) };
         for table in Table::ALL {
-            db.flush_cf(family!(db, table)?)?;
+            db.flush_cf(handle(&db, table)?)?;
         }
         db.cancel_all_background_work(true);
         Ok(())
@@ -329,7 +348,7 @@ impl Store for RocksStore {
 
 impl From<rocksdb::Error> for StoreError {
     fn from(error: rocksdb::Error) -> Self {
-        use rocksdb::ErrorKind::{Corruption, IOError, InvalidArgument, NotFound};
+        use rocksdb::ErrorKind::{Corruption, IOError, InvalidArgument, NotFound, NotSupported};
         let message = error.to_string();
         // The binding keeps no sub-code: a full disk and a missing file are told from other failures of the disk by the
         // operating system's own words only.
@@ -338,6 +357,8 @@ impl From<rocksdb::Error> for StoreError {
                 StoreErrorKind::NoSpace
             }
             IOError if message.contains("No such file") => StoreErrorKind::Damaged,
+            // Open for reading only, while it is checked after the disk was full.
+            NotSupported => StoreErrorKind::Busy,
             Corruption | NotFound | InvalidArgument => StoreErrorKind::Damaged,
             _ => StoreErrorKind::Failed,
         };
