@@ -33,6 +33,7 @@ pub(crate) const FORMAT_1: &str = "sigillo journal 1";
 /// Keys of `meta`.
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const ORIGIN_KEY: &[u8] = b"origin";
+pub(crate) const PREDECESSOR_KEY: &[u8] = b"predecessor";
 pub(crate) const HEAD_KEY: &[u8] = b"head";
 
 const VALUE_VERSION: u8 = 1;

@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod apply;
+pub mod backup;
 mod checkpoints;
 #[cfg(test)]
 mod conformance;
@@ -23,6 +24,8 @@ mod options;
 mod orders;
 mod read;
 mod recover;
+pub mod restore;
+mod signed;
 mod store;
 mod submit;
 mod tree;

@@ -12,7 +12,7 @@ use std::{
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, IteratorMode, LogLevel, WriteBatch, WriteOptions,
+    DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, IteratorMode, LogLevel, WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
 
 use crate::layout::Table;
@@ -89,6 +89,13 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Writes what is in memory out and closes. Later calls fail.
     fn close(&self) -> Result<(), StoreError>;
+
+    /// Makes a database in the new folder `to`, on the same disk, that holds all that was committed before the call, and some
+    /// whole commits after it at most. Commits go on meanwhile. Files that never change again are shared by hard links.
+    fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        let message = format!("this store has no files to be copied to {}", to.display());
+        Err(StoreError { kind: StoreErrorKind::Failed, message })
+    }
 }
 
 /// The journal's database.
@@ -343,6 +350,11 @@ impl Store for RocksStore {
         }
         db.cancel_all_background_work(true);
         Ok(())
+    }
+
+    fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        let guard = self.lock();
+        Ok(Checkpoint::new(opened(&guard)?)?.create_checkpoint(to)?)
     }
 }
 
