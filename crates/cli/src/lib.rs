@@ -7,12 +7,11 @@ mod failure;
 mod filter;
 mod global;
 mod output;
-mod severity;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{append, completion, head, man, query, tail, verify};
+use commands::{append, completion, evidence, head, log, man, query, tail, verify};
 use failure::Failure;
 use global::GlobalArgs;
 
@@ -33,6 +32,8 @@ enum Command {
     Append(append::AppendArgs),
     Head(head::HeadArgs),
     Verify(verify::VerifyArgs),
+    Evidence(evidence::EvidenceArgs),
+    Log(log::LogArgs),
     Completion(completion::CompletionArgs),
     Man(man::ManArgs),
 }
@@ -67,6 +68,8 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Append(args) => append::run(args, &global).await,
         Command::Head(args) => head::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global).await,
+        Command::Evidence(args) => evidence::run(args, &global).await,
+        Command::Log(args) => log::run(args, &global).await,
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
     }

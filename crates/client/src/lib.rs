@@ -8,6 +8,7 @@ mod backoff;
 mod connection;
 mod endpoint;
 mod error;
+mod log;
 mod session;
 pub mod ship;
 mod tls;

@@ -22,6 +22,8 @@
 //! <sequence of the retention statement>
 //! ```
 
+pub mod counters;
+
 use std::fmt::Write;
 
 use crate::{

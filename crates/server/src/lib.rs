@@ -17,6 +17,7 @@ mod feed;
 mod files;
 mod health;
 mod ingest;
+mod log;
 mod own;
 mod query;
 mod reads;

@@ -14,6 +14,7 @@ use sigillo_proto::{
     record::Fields,
     v1::{self, any_value::Value},
 };
+use sigillo_verify::show::severity;
 use tokio::{
     sync::mpsc,
     time::{Duration, Instant, sleep_until, timeout},
@@ -23,7 +24,6 @@ use crate::{
     failure::{Failure, tell},
     global::GlobalArgs,
     output::{Format, Sink, json_line},
-    severity,
 };
 
 /// Bytes of a line beyond which it becomes several records, numbered parts; well below what a record may have.

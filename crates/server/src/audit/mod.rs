@@ -1,11 +1,13 @@
 //! The Audit service: the head, and walks over stored entries.
 
+mod export;
+
 use std::{ops::Range, sync::Arc};
 
 use sigillo_journal::{Direction, Head, Reader};
 use sigillo_model::roles::Action;
 use sigillo_proto::v1::{
-    self, GetHeadRequest, WalkRequest, WalkResponse, audit_server::Audit, walk_response::Message as Answer,
+    self, ExportRequest, ExportResponse, GetHeadRequest, WalkRequest, WalkResponse, audit_server::Audit, walk_response::Message as Answer,
 };
 use tokio::runtime::Handle;
 use tonic::{Request, Response, Status};
@@ -45,6 +47,7 @@ impl AuditService {
                 .predecessor()
                 .map_or_else(Vec::new, |note| note.as_bytes().to_vec())
                 .into(),
+            checkpoint_state: self.shared.log.state().into(),
         }
     }
 }
@@ -52,6 +55,7 @@ impl AuditService {
 #[tonic::async_trait]
 impl Audit for AuditService {
     type WalkStream = Answers<WalkResponse>;
+    type ExportStream = Answers<ExportResponse>;
 
     async fn get_head(&self, request: Request<GetHeadRequest>) -> Result<Response<v1::Head>, Status> {
         let peer = Peer::of(&request)?;
@@ -83,6 +87,12 @@ impl Audit for AuditService {
         shared
             .tasks
             .spawn_blocking(move || span.in_scope(|| Walk { read, feed, entries: 0 }.run(&journal, start, from..end)));
+        Ok(Response::new(answers))
+    }
+
+    async fn export(&self, request: Request<ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+        let peer = Peer::of(&request)?;
+        let answers = export::begin(&self.shared, &peer, request.into_inner()).await?;
         Ok(Response::new(answers))
     }
 }

@@ -18,13 +18,14 @@ pub(crate) use self::{
     account::Caller,
     socket::{ControlSocket, reach},
 };
-use crate::{clock::Clock, own::Own};
+use crate::{clock::Clock, log::Log, own::Own};
 
 /// What every act needs.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) own: Own,
+    pub(crate) log: Arc<Log>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) data_dir: PathBuf,
     pub(crate) reserve_bytes: u64,
@@ -57,6 +58,7 @@ impl Shared {
                 .predecessor()
                 .map_or_else(Vec::new, |note| note.as_bytes().to_vec())
                 .into(),
+            checkpoint_state: self.log.state().into(),
         }
     }
 }
