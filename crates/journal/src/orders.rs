@@ -6,12 +6,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use sigillo_model::{
+    audit::{Fault, Finding},
     block::Inflater,
     ids::{Origin, ReceiptTime, RetentionId},
-    statement::{self, Act, Purge, Retention, Statement},
+    statement::{self, Act, Erasure, Purge, Retention, Statement},
 };
 
 use crate::{
+    error::ReadError,
     frame::{Receipt, Submission},
     layout::{self, ClassRow, PendingRow, Table},
     read,
@@ -94,13 +96,36 @@ impl Orders {
     }
 }
 
+/// See [`crate::Reader::refuses`].
+pub(crate) fn refuses(store: &Arc<dyn Store>, size: u64, erasure: &Erasure) -> Result<Option<String>, ReadError> {
+    let mut inflater = Inflater::default();
+    for (seq, _) in &erasure.targets {
+        if *seq >= size {
+            return Ok(Some(format!("record {seq} is not there: the journal has {size} records")));
+        }
+        let missing = || read::derived(*seq, "the entry that holds this record is missing");
+        let stored = read::containing(store.as_ref(), *seq)?.ok_or_else(missing)?;
+        let entry = stored.entry()?;
+        if !statement::may_be_statement(entry.class, entry.source) {
+            continue;
+        }
+        let altered = |error| ReadError::Altered(Finding { from: entry.seq.get(), to: entry.end(), fault: error });
+        let block = entry.block(&mut inflater).map_err(|error| altered(Fault::Block(error)))?;
+        let place = usize::try_from(seq - entry.seq.get()).unwrap_or(usize::MAX);
+        if block.records().nth(place).and_then(|record| record.content).is_some_and(statement::is_statement) {
+            return Ok(Some(format!("record {seq} is a statement, by which removals are judged: it is never erased")));
+        }
+    }
+    Ok(None)
+}
+
 /// What a purge of a class would take at `now`: nothing if no retention statement is in force, or nothing is due.
 pub(crate) fn plan_purge(
     store: &Arc<dyn Store>,
     class: RetentionId,
     now: ReceiptTime,
-    first_received_since: impl FnOnce(ReceiptTime) -> Result<u64, crate::ReadError>,
-) -> Result<Option<Purge>, crate::ReadError> {
+    first_received_since: impl FnOnce(ReceiptTime) -> Result<u64, ReadError>,
+) -> Result<Option<Purge>, ReadError> {
     let Some(value) = store.get(Table::Pending, &ClassRow::key(class))? else { return Ok(None) };
     let row = ClassRow::decode(&value).ok_or_else(|| read::derived(0, "what is in force for a class can't be read"))?;
     let Some(due) = (Retention { class, keep_s: row.keep_s }).due_before(now) else { return Ok(None) };

@@ -7,7 +7,7 @@ use sigillo_model::{
     chain,
     entry::Entry,
     ids::{ChainHash, Origin, ReceiptTime, RetentionId, SourceId},
-    statement::Purge,
+    statement::{Erasure, Purge},
 };
 use tokio::sync::watch;
 
@@ -17,6 +17,7 @@ use crate::{
     layout::{self, StoredHead, Table},
     orders,
     store::{Direction, Pair, Store, StoreError, StoreErrorKind},
+    tree::Edges,
 };
 
 /// Bytes of entries that are read at once.
@@ -27,6 +28,7 @@ const CHUNK_BYTES: usize = 4 << 20;
 pub struct Reader {
     origin: Origin,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) edges: Arc<Edges>,
     head: watch::Receiver<Head>,
 }
 
@@ -38,7 +40,7 @@ impl std::fmt::Debug for Reader {
 
 impl Reader {
     pub(crate) fn new(origin: Origin, store: Arc<dyn Store>, head: watch::Receiver<Head>) -> Self {
-        Self { origin, store, head }
+        Self { origin, store, edges: Arc::default(), head }
     }
 
     /// The journal's name.
@@ -79,6 +81,12 @@ impl Reader {
     /// in force for it or nothing is due.
     pub fn plan_purge(&self, class: RetentionId, now: ReceiptTime) -> Result<Option<Purge>, ReadError> {
         orders::plan_purge(&self.store, class, now, |due| self.first_received_since(due))
+    }
+
+    /// Why an erasure would not take what it names: a record that is not there yet, or one that holds a statement, which is never
+    /// erased. `None` if nothing stands in its way.
+    pub fn refuses(&self, erasure: &Erasure) -> Result<Option<String>, ReadError> {
+        orders::refuses(&self.store, self.head().size, erasure)
     }
 
     /// The entries of one source, newest first.
