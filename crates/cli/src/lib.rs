@@ -11,7 +11,7 @@ mod output;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{append, completion, evidence, head, key, log, man, query, tail, verify};
+use commands::{append, completion, evidence, head, key, log, man, order, query, tail, verify};
 use failure::Failure;
 use global::GlobalArgs;
 
@@ -35,6 +35,7 @@ enum Command {
     Key(key::KeyArgs),
     Evidence(evidence::EvidenceArgs),
     Log(log::LogArgs),
+    Order(order::OrderArgs),
     Completion(completion::CompletionArgs),
     Man(man::ManArgs),
 }
@@ -72,6 +73,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Key(args) => key::run(&args),
         Command::Evidence(args) => evidence::run(args, &global).await,
         Command::Log(args) => log::run(args, &global).await,
+        Command::Order(args) => order::run(args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
     }

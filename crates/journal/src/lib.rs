@@ -12,12 +12,16 @@ mod checkpoints;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod conformance_removal;
+#[cfg(test)]
 mod conformance_tree;
+mod eraser;
 mod error;
 mod frame;
 mod head_file;
 mod layout;
 mod options;
+mod orders;
 mod read;
 mod recover;
 pub mod restore;
@@ -30,6 +34,7 @@ mod verify_tree;
 mod writer;
 
 pub use checkpoints::KeptCheckpoint;
+pub use eraser::{RemovalReport, Removals};
 pub use error::{OpenError, ReadError, SubmitError};
 pub use frame::{Head, Receipt, Refusal, Submission, TenantRun};
 pub use options::Options;

@@ -21,10 +21,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::{
     backup,
     checkpoints::NOTE_MAX_BYTES,
+    eraser::{Eraser, RemovalReport, Removals},
     error::{OpenError, SubmitError},
     frame::{Head, Receipt, Refusal, Submission},
     head_file::HeadFile,
     options::{self, Options},
+    orders::Orders,
     read::Reader,
     recover::{self, Recovered},
     store::{RocksStore, Store},
@@ -76,6 +78,7 @@ pub(crate) struct Shared {
     head: watch::Receiver<Head>,
     sources: Arc<Mutex<HashMap<SourceId, SourceState>>>,
     reader: Reader,
+    removals: watch::Receiver<Removals>,
 }
 
 impl Journal {
@@ -127,6 +130,10 @@ impl Journal {
         let sources = Arc::new(Mutex::new(state.sources.clone()));
         let (queue, messages) = mpsc::unbounded_channel();
         let reader = Reader::new(options.origin.clone(), store.clone(), head.clone());
+        let (orders, pending) = Orders::load(&store)?;
+        let eraser = Eraser::spawn(store.clone(), options.origin.clone(), pending, queue.downgrade())
+            .map_err(|error| OpenError::Io { path: head_path.clone(), error })?;
+        let removals = eraser.watch();
         // A batch of the greatest size must fit.
         let room_bytes = u32::try_from(options.queue_bytes.clamp(16 << 20, 1 << 30)).unwrap_or(1 << 30);
         writer::spawn(writer::Parts {
@@ -137,6 +144,8 @@ impl Journal {
             durable,
             sources: sources.clone(),
             messages,
+            orders,
+            eraser,
             lock,
         })
         .map_err(|error| OpenError::Io { path: head_path, error })?;
@@ -152,6 +161,7 @@ impl Journal {
             head,
             sources,
             reader,
+            removals,
         };
         Ok(Opened { journal: Self { shared: Arc::new(shared) }, created, unclean, verified_records })
     }
@@ -226,6 +236,20 @@ impl Journal {
     /// A reader of what is durable.
     pub fn reader(&self) -> Reader {
         self.shared.reader.clone()
+    }
+
+    /// Where erasures and purges stand. Whatever lawful order or purge is submitted as a statement is carried out, at once or after
+    /// the next opening.
+    pub fn removals(&self) -> watch::Receiver<Removals> {
+        self.shared.removals.clone()
+    }
+
+    /// Waits until the removal that was ordered by the statement at this sequence is done: its bytes are in no file of the
+    /// database any more. `None` if there is no such removal, or none that is remembered.
+    pub async fn removal(&self, statement: u64) -> Result<Option<RemovalReport>, SubmitError> {
+        let mut removals = self.removals();
+        let settled = removals.wait_for(|removals| !removals.pending.contains(&statement)).await;
+        settled.map(|removals| removals.done.get(&statement).copied()).map_err(|_| SubmitError::Closed)
     }
 
     /// Commits what is queued, flushes, and marks the stop as a clean one. Later calls of any handle fail.

@@ -139,6 +139,7 @@ pub async fn run(
     let control = ControlService::new(control::Shared {
         journal: journal.clone(),
         own: own.clone(),
+        log: Arc::clone(&log),
         clock: Arc::clone(&clock),
         data_dir: settings.data_dir.clone(),
         reserve_bytes: settings.reserve_bytes,

@@ -3,6 +3,7 @@
 mod backup;
 mod client;
 mod meter;
+mod removal;
 mod restore;
 mod status;
 mod succeed;
@@ -21,6 +22,10 @@ pub enum Command {
     Backup(backup::BackupArgs),
     /// Put a backup in the place of the journal; the server is stopped
     Restore(restore::RestoreArgs),
+    /// Have the running server carry out an order that two officers have signed
+    Order(removal::OrderArgs),
+    /// Have the running server purge what is due of a retention class
+    Purge(removal::PurgeArgs),
     /// Say where the running server stands
     Status(status::StatusArgs),
     /// Begin the journal that succeeds one that has ended
@@ -83,6 +88,8 @@ pub fn run(command: Command) -> ExitCode {
     let outcome = match command {
         Command::Backup(args) => client::block_on(backup::run(args)),
         Command::Restore(args) => restore::run(&args),
+        Command::Order(args) => client::block_on(removal::order(args)),
+        Command::Purge(args) => client::block_on(removal::purge(args)),
         Command::Status(args) => client::block_on(status::run(args)),
         Command::Succeed(args) => client::block_on(succeed::run(args)),
     };

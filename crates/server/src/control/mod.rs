@@ -3,13 +3,17 @@
 
 mod account;
 mod backup;
+mod removal;
 mod socket;
 
 use std::sync::Arc;
 
 use rustix::fs::statvfs;
 use sigillo_journal::Journal;
-use sigillo_proto::v1::{BackupRequest, BackupResponse, StatusRequest, StatusResponse, control_server::Control};
+use sigillo_proto::v1::{
+    BackupRequest, BackupResponse, ExecuteRequest, PurgeRequest, RemovalResponse, StatusRequest, StatusResponse,
+    control_server::Control,
+};
 use std::path::PathBuf;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -25,6 +29,7 @@ use crate::{audit::head_message, clock::Clock, log::Log, own::Own};
 pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) own: Own,
+    pub(crate) log: Arc<Log>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) data_dir: PathBuf,
     pub(crate) reserve_bytes: u64,
@@ -66,5 +71,15 @@ impl Control for ControlService {
     async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
         let caller = Caller::of(&request)?;
         backup::begin(Arc::clone(&self.shared), caller, request.into_inner().to).await.map(Response::new)
+    }
+
+    async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<RemovalResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        removal::execute(&self.shared, &caller, &request.into_inner().order).await.map(Response::new)
+    }
+
+    async fn purge(&self, request: Request<PurgeRequest>) -> Result<Response<RemovalResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        removal::purge(&self.shared, &caller, request.into_inner().retention_class).await.map(Response::new)
     }
 }
