@@ -6,6 +6,7 @@ mod drills;
 mod house;
 mod journey;
 mod log;
+mod orders;
 mod refusals;
 mod restart;
 mod support;

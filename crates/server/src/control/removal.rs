@@ -2,6 +2,7 @@
 
 use sigillo_journal::ReadError;
 use sigillo_model::{
+    class::Class,
     ids::RetentionId,
     note::NOTE_MAX_BYTES,
     statement::{Act, Order},
@@ -53,6 +54,11 @@ pub(super) async fn execute(shared: &Shared, caller: &Caller, order: &[u8]) -> R
 pub(super) async fn purge(shared: &Shared, caller: &Caller, class: u32) -> Result<RemovalResponse, Status> {
     let class = u16::try_from(class).map(RetentionId::new);
     let class = class.map_err(|_| Status::invalid_argument("a retention class has a number below 65,536"))?;
+    if class == Class::Journal.retention() {
+        return Err(Status::failed_precondition(
+            "the product's own records are not purged: they hold the statements and registers by which the others are read",
+        ));
+    }
     let now = shared.clock.now().map_err(|stepped| {
         Status::failed_precondition(format!("the clock was stepped by {} ns: nothing is purged by it", stepped.by_ns))
     })?;
