@@ -88,7 +88,8 @@ fn banned_crates_are_not_compiled_in() {
 #[test]
 fn the_verifier_is_small() {
     // What a stranger must trust to check a file: no runtime, no network, no database.
-    let tree = cargo(&["tree", "--package", "sigillo-verify", "--edges", "normal", "--prefix", "none", "--format", "{p}"]);
+    let tree =
+        cargo(&["tree", "--package", "sigillo-verify", "--edges", "normal", "--prefix", "none", "--format", "{p}"]);
     let compiled: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     assert!(compiled.contains("sigillo-model") && compiled.contains("prost"), "this is not our tree: {compiled:?}");
     for name in ["tokio", "tonic", "hyper", "rustls", "rocksdb", "librocksdb-sys"] {

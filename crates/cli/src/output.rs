@@ -11,7 +11,6 @@ use sigillo_proto::v1;
 
 use crate::{failure::Failure, global::GlobalArgs};
 
-
 pub(crate) use sigillo_verify::show::{escape, fields};
 mod pager;
 mod text;

@@ -150,7 +150,9 @@ pub fn verify(bytes: &[u8], pinned: &[[u8; 32]]) -> Result<Stamp, TokenError> {
     let data = signed_data(bytes)?;
     let content = content(&data)?;
     let (imprint, time) = stamped(&Info::from_der(&content)?)?;
-    let [signer] = data.signer_infos.0.as_slice() else { return Err(TokenError::Form("it has not exactly one signer")) };
+    let [signer] = data.signer_infos.0.as_slice() else {
+        return Err(TokenError::Form("it has not exactly one signer"));
+    };
     let certificate = pinned_certificate(&data, pinned)?;
     check_attributes(signer, &content)?;
     check_certificate(&certificate, time)?;
@@ -164,7 +166,9 @@ pub fn verify(bytes: &[u8], pinned: &[[u8; 32]]) -> Result<Stamp, TokenError> {
 fn signed_data(bytes: &[u8]) -> Result<SignedData, TokenError> {
     let info = match Response::from_der(bytes) {
         // 0 granted, 1 granted with modifications.
-        Ok(Response { status: StatusInfo { status: 0 | 1, .. }, token: Some(token) }) => ContentInfo::from_der(&token.to_der()?)?,
+        Ok(Response { status: StatusInfo { status: 0 | 1, .. }, token: Some(token) }) => {
+            ContentInfo::from_der(&token.to_der()?)?
+        }
         Ok(_) => return Err(TokenError::Refused),
         Err(_) => ContentInfo::from_der(bytes)?,
     };
@@ -250,7 +254,8 @@ fn check_certificate(certificate: &Certificate, time: u64) -> Result<(), TokenEr
         return Err(TokenError::Form("its certificate is not one for time stamps alone"));
     }
     let validity = tbs.validity();
-    let (from, to) = (validity.not_before.to_unix_duration().as_secs(), validity.not_after.to_unix_duration().as_secs());
+    let (from, to) =
+        (validity.not_before.to_unix_duration().as_secs(), validity.not_after.to_unix_duration().as_secs());
     if (from..=to).contains(&time) { Ok(()) } else { Err(TokenError::Expired) }
 }
 
@@ -283,11 +288,13 @@ fn holds(certificate: &Certificate, signer: &SignerInfo, signed: &[u8]) -> Resul
     let curve = key.algorithm.parameters.as_ref().and_then(|curve| curve.decode_as::<ObjectIdentifier>().ok());
     match curve.filter(|_| !is_rsa && key.algorithm.oid == EC) {
         Some(P256) => {
-            let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(key.subject_public_key.raw_bytes()).map_err(unreadable)?;
+            let key =
+                p256::ecdsa::VerifyingKey::from_sec1_bytes(key.subject_public_key.raw_bytes()).map_err(unreadable)?;
             Ok(p256::ecdsa::Signature::from_der(signature).is_ok_and(|sig| key.verify_prehash(&digest, &sig).is_ok()))
         }
         Some(P384) => {
-            let key = p384::ecdsa::VerifyingKey::from_sec1_bytes(key.subject_public_key.raw_bytes()).map_err(unreadable)?;
+            let key =
+                p384::ecdsa::VerifyingKey::from_sec1_bytes(key.subject_public_key.raw_bytes()).map_err(unreadable)?;
             Ok(p384::ecdsa::Signature::from_der(signature).is_ok_and(|sig| key.verify_prehash(&digest, &sig).is_ok()))
         }
         _ => Err(TokenError::Form("its key is neither RSA nor on the curves P-256 or P-384")),

@@ -51,9 +51,10 @@ pub fn verify(input: impl Read, policy: &Policy, watch: &mut impl Watch) -> Resu
     let mut tokens = Vec::new();
     for attachment in report.attachments.iter().filter(|attachment| attachment.kind == Kind::Token) {
         let stamp = token::verify(&attachment.bytes, policy.authorities());
-        let size = stamp.as_ref().ok().and_then(|stamp| {
-            report.notes.iter().find(|(_, digest)| *digest == stamp.imprint).map(|(size, _)| *size)
-        });
+        let size = stamp
+            .as_ref()
+            .ok()
+            .and_then(|stamp| report.notes.iter().find(|(_, digest)| *digest == stamp.imprint).map(|(size, _)| *size));
         tokens.push(Token { name: attachment.name.clone(), size, stamp });
     }
     let wrong = tokens.iter().filter_map(|token| {

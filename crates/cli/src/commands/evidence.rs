@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use sha2::{Digest, Sha256};
 use sigillo_client::Responses;
 use sigillo_model::{
     evidence::{Seal, Tools, Writer},
@@ -23,7 +24,6 @@ use sigillo_verify::{
     token,
     verdict::{self, EXIT_PROVED, Verdict},
 };
-use sha2::{Digest, Sha256};
 
 use crate::{
     failure::{Failure, tell},
@@ -189,9 +189,11 @@ async fn make(
     key: Option<&SigningKey>,
     policy: Option<Policy>,
 ) -> Result<Verdict, Failure> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
-        Failure::Unreadable(format!("{} can't be written: {error}", path.display()))
-    })?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(|error| Failure::Unreadable(format!("{} can't be written: {error}", path.display())))?;
     let mut seal = Seal::default();
     let mut origin = None;
     loop {
@@ -261,9 +263,8 @@ fn verifier_hash() -> [u8; 32] {
 
 /// Gives the file its name in one step, unless there is one of that name.
 fn put(unfinished: &Path, out: &Path) -> Result<(), Failure> {
-    fs::hard_link(unfinished, out).map_err(|error| {
-        Failure::Unreadable(format!("{} can't be written: {error}", out.display()))
-    })?;
+    fs::hard_link(unfinished, out)
+        .map_err(|error| Failure::Unreadable(format!("{} can't be written: {error}", out.display())))?;
     fs::remove_file(unfinished)?;
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(File::open(folder)?.sync_all()?)

@@ -157,8 +157,27 @@ mod tests {
         }
         let long = "x".repeat(NAME_MAX_BYTES + 1);
         let bad = [
-            "", ".", "..", "../a", "a/b", "/a", "a\\b", ".hidden", "-rf", "a.", "a b", "a\n", "a\0", "C:a", "con", "NUL.txt",
-            "com1", "LPT9.x", "è", "\u{202e}txt", &long,
+            "",
+            ".",
+            "..",
+            "../a",
+            "a/b",
+            "/a",
+            "a\\b",
+            ".hidden",
+            "-rf",
+            "a.",
+            "a b",
+            "a\n",
+            "a\0",
+            "C:a",
+            "con",
+            "NUL.txt",
+            "com1",
+            "LPT9.x",
+            "è",
+            "\u{202e}txt",
+            &long,
         ];
         for name in bad {
             assert_eq!(check_attachment_name(name), Err(()), "{name:?}");

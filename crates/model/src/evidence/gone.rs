@@ -110,9 +110,8 @@ impl Gone {
             });
             let erased = || {
                 let mut orders = self.erased.range(stretch.from..stretch.to);
-                (stretch.from..stretch.to).all(|seq| {
-                    orders.next().is_some_and(|(at, parts)| *at == seq && stretch.parts & !parts == 0)
-                })
+                (stretch.from..stretch.to)
+                    .all(|seq| orders.next().is_some_and(|(at, parts)| *at == seq && stretch.parts & !parts == 0))
             };
             let explained = purged || erased();
             match removed.last_mut() {

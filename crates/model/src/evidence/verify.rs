@@ -29,7 +29,10 @@ use crate::{
     record::Part,
     record_proof::RecordLink,
     rotation::{LogKeys, Rotation},
-    statement::{self, counters::{CounterEntry, CounterKey, Counters}},
+    statement::{
+        self,
+        counters::{CounterEntry, CounterKey, Counters},
+    },
     tree,
 };
 
@@ -269,12 +272,7 @@ fn checkpointed(judgement: &Judgement<'_>, note: &[u8]) -> Checkpointed {
 }
 
 /// Whether a claimed run holds.
-fn verdict(
-    index: u8,
-    tally: &Tally,
-    proofs: &[CounterProof],
-    counters: Option<&Counters>,
-) -> Result<(), RunFault> {
+fn verdict(index: u8, tally: &Tally, proofs: &[CounterProof], counters: Option<&Counters>) -> Result<(), RunFault> {
     tally.finish()?;
     if !tally.run.reaches_end {
         return Ok(());

@@ -48,7 +48,11 @@ fn every_flipped_byte_is_found() {
         match verify(&flipped) {
             Err(_) => (),
             Ok(report) => {
-                assert!(report.exporters.is_empty() && !report.strangers.is_empty() && at > end, "byte {at} of {}", file.len());
+                assert!(
+                    report.exporters.is_empty() && !report.strangers.is_empty() && at > end,
+                    "byte {at} of {}",
+                    file.len()
+                );
             }
         }
     }
@@ -86,7 +90,8 @@ fn a_flipped_byte_of_what_is_proved_is_found_under_a_good_seal() {
             let unproved = match kind {
                 // A claim that no longer holds is a finding of the report; one of fewer records holds.
                 6 | 9 => verdict.as_ref().is_ok_and(|report| {
-                    let claims_less = |run: &Run, than: &Run| run.from > than.from || run.reaches_end < than.reaches_end;
+                    let claims_less =
+                        |run: &Run, than: &Run| run.from > than.from || run.reaches_end < than.reaches_end;
                     !report.findings.is_empty() || claims_less(&report.runs[0].run, &whole.runs[0].run)
                 }),
                 // The exporter's word about what is gone: nothing in the file explains it, and the report says so.

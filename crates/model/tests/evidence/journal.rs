@@ -10,8 +10,8 @@ use sigillo_model::{
     envelope::{Envelope, Flags},
     evidence::{About, CounterProof, PartBody, RecordBody, RecordView, Run, Seal, Tools, Writer, gap_hashes},
     ids::{
-        BatchSecret, ChainHash, Commitment, Count, Epoch, NodeHash, Origin, ReceiptTime, Seq, SourceId,
-        SourceSeq, TenantId,
+        BatchSecret, ChainHash, Commitment, Count, Epoch, NodeHash, Origin, ReceiptTime, Seq, SourceId, SourceSeq,
+        TenantId,
     },
     note::{KeyKind, Note, SigningKey},
     proof::{self, Subtrees},
@@ -229,7 +229,9 @@ impl Journal {
 
     fn range_root(&self, from: u64, to: u64) -> NodeHash {
         let mut root = tree::RootBuilder::default();
-        self.leaves[usize::try_from(from).unwrap()..usize::try_from(to).unwrap()].iter().for_each(|leaf| root.push(*leaf));
+        self.leaves[usize::try_from(from).unwrap()..usize::try_from(to).unwrap()]
+            .iter()
+            .for_each(|leaf| root.push(*leaf));
         root.root()
     }
 }
@@ -289,7 +291,8 @@ impl<'a> Case<'a> {
         };
         let last = journal.size() - 1;
         let wanted = journal.records.iter().filter(|record| of(&record.envelope) || record.envelope.seq.get() == last);
-        let mut case = Self::of(journal, wanted.map(|record| record.envelope.seq.get()..record.envelope.seq.get() + 1).collect());
+        let mut case =
+            Self::of(journal, wanted.map(|record| record.envelope.seq.get()..record.envelope.seq.get() + 1).collect());
         let counters = journal.counters.as_ref().unwrap();
         let (index, entry) = counters.find(&key).unwrap();
         case.runs = vec![Run { key, from: 0, to: entry.next.get(), reaches_end: true, name: None }];
@@ -376,4 +379,3 @@ pub(crate) fn sections(file: &[u8]) -> Vec<(u8, usize, usize)> {
     }
     found
 }
-

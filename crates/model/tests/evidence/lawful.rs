@@ -30,14 +30,10 @@ fn records_are_proved_with_all_that_is_said_about_them() {
     assert_eq!(report.checkpoint.size, 300);
     assert_eq!(report.checkpoint.witnesses.len(), 2);
     assert!(report.checkpoint.quorum && report.checkpoint.quorum_time == Some(TIME + 10));
-    assert_eq!([0, 1, 19, 20, 200, 299].map(|seq| report.existed_by(seq).unwrap()), [
-        TIME - 90,
-        TIME - 80,
-        TIME - 80,
-        TIME - 70,
-        TIME + 10,
-        TIME + 10
-    ]);
+    assert_eq!(
+        [0, 1, 19, 20, 200, 299].map(|seq| report.existed_by(seq).unwrap()),
+        [TIME - 90, TIME - 80, TIME - 80, TIME - 70, TIME + 10, TIME + 10]
+    );
     assert_eq!(report.completeness(), Completeness::NotShownComplete(NotShown::NotClaimed));
     assert_eq!((report.hidden, report.removed, report.findings), (Hidden::default(), vec![], vec![]));
     assert_eq!((report.exporters, report.strangers), (vec![exporter().verifier().name().to_owned()], vec![]));
@@ -155,7 +151,9 @@ impl Watch for Seen {
 fn each_record_is_also_proved_alone() {
     let journal = Journal::with(77);
     let mut case = Case::of(&journal, vec![0..2, 20..33, 76..77]);
-    case.view = Box::new(|record| if record.envelope.seq.get() % 2 == 0 { record.view(2, false) } else { record.commitment_only(false) });
+    case.view = Box::new(|record| {
+        if record.envelope.seq.get() % 2 == 0 { record.view(2, false) } else { record.commitment_only(false) }
+    });
     let mut seen = Seen::default();
     let report = verify_with(&case.build(), &Policy::parse(journal::trust().as_bytes()).unwrap(), &mut seen).unwrap();
     assert_eq!(seen.links.len(), 16);
@@ -168,7 +166,8 @@ fn each_record_is_also_proved_alone() {
         let (mut from, mut to) = (0, 77);
         while to - from > 1 {
             let middle = from + (1 << (to - from - 1_u64).ilog2());
-            let (sibling, next) = if seq < middle { ((middle, to), (from, middle)) } else { ((from, middle), (middle, to)) };
+            let (sibling, next) =
+                if seq < middle { ((middle, to), (from, middle)) } else { ((from, middle), (middle, to)) };
             hashes.push(seen.nodes[&sibling]);
             (from, to) = next;
         }

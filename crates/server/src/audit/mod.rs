@@ -7,7 +7,8 @@ use std::{ops::Range, sync::Arc};
 use sigillo_journal::{Direction, Head, Reader};
 use sigillo_model::roles::Action;
 use sigillo_proto::v1::{
-    self, ExportRequest, ExportResponse, GetHeadRequest, WalkRequest, WalkResponse, audit_server::Audit, walk_response::Message as Answer,
+    self, ExportRequest, ExportResponse, GetHeadRequest, WalkRequest, WalkResponse, audit_server::Audit,
+    walk_response::Message as Answer,
 };
 use tokio::runtime::Handle;
 use tonic::{Request, Response, Status};

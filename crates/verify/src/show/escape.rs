@@ -102,8 +102,8 @@ pub fn safe_json(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use super::*;
+    use proptest::prelude::*;
 
     /// What no terminal may be sent, written down apart from the code above: anything below a space, DEL, the eight-bit
     /// forms of escape sequences as characters, and the controls of direction.

@@ -140,11 +140,8 @@ fn completeness(run: &Run, completeness: &Completeness) -> String {
 }
 
 fn removal(removed: &Removed) -> String {
-    let names: Vec<&str> = Part::ALL
-        .into_iter()
-        .filter(|part| removed.parts >> part.number() & 1 == 1)
-        .map(Part::name)
-        .collect();
+    let names: Vec<&str> =
+        Part::ALL.into_iter().filter(|part| removed.parts >> part.number() & 1 == 1).map(Part::name).collect();
     let what = if names.len() == 3 { "all".to_owned() } else { names.join(", ") };
     let why = if removed.explained {
         "by an order of two officers, or a purge that was due"
@@ -181,7 +178,10 @@ fn not_proved(verdict: &Verdict, now: u64) -> Vec<String> {
         }
     }
     for name in &report.strangers {
-        out.push(format!("anything by the signature of {} under the file: the trust file has no such exporter", escape(name)));
+        out.push(format!(
+            "anything by the signature of {} under the file: the trust file has no such exporter",
+            escape(name)
+        ));
     }
     for attachment in report.attachments.iter().filter(|attachment| attachment.kind != Kind::Token) {
         out.push(format!("what {} holds: this program does not read it", escape(&attachment.name)));
@@ -209,7 +209,9 @@ pub fn json(verdict: &Verdict, now: u64) -> Value {
                 CounterKey::Tenant(id) => ("tenant", id.to_string()),
             };
             let (word, by, reason) = match &verdict.completeness {
-                Completeness::CompleteCheckedBy(auditors) => ("complete, checked by an auditor", signed(auditors), None),
+                Completeness::CompleteCheckedBy(auditors) => {
+                    ("complete, checked by an auditor", signed(auditors), None)
+                }
                 Completeness::CompleteByProvidersWord => ("complete by the provider's word", Value::Null, None),
                 Completeness::NotShownComplete(reason) => ("not shown complete", Value::Null, Some(reason.to_string())),
             };

@@ -226,6 +226,10 @@ impl Export {
     /// Hands on what was written.
     fn give(&mut self, data: Vec<u8>) -> Result<(), Ended> {
         let length = data.len();
-        if length == 0 { Ok(()) } else { self.feed.put(ExportResponse { message: Some(Answer::Data(data.into())) }, length) }
+        if length == 0 {
+            Ok(())
+        } else {
+            self.feed.put(ExportResponse { message: Some(Answer::Data(data.into())) }, length)
+        }
     }
 }

@@ -93,7 +93,8 @@ fn earlier(export: &Export, chosen: &[Chosen], tree: &TreeReader, writer: &mut W
 }
 
 fn read_entry(export: &Export, seq: u64) -> Result<StoredEntry, Stop> {
-    let missing = || ReadError::Altered(Finding { from: seq, to: seq, fault: Fault::Sequence { expected: seq, found: seq } });
+    let missing =
+        || ReadError::Altered(Finding { from: seq, to: seq, fault: Fault::Sequence { expected: seq, found: seq } });
     Ok(export.journal.entries(seq..seq + 1, Direction::Forward).next().ok_or_else(missing)??)
 }
 
