@@ -6,6 +6,7 @@ pub(crate) mod evidence;
 pub(crate) mod head;
 pub(crate) mod log;
 pub(crate) mod man;
+pub(crate) mod order;
 pub(crate) mod query;
 pub(crate) mod tail;
 pub(crate) mod verify;

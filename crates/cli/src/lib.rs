@@ -11,7 +11,7 @@ mod output;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{append, completion, evidence, head, log, man, query, tail, verify};
+use commands::{append, completion, evidence, head, log, man, order, query, tail, verify};
 use failure::Failure;
 use global::GlobalArgs;
 
@@ -34,6 +34,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Evidence(evidence::EvidenceArgs),
     Log(log::LogArgs),
+    Order(order::OrderArgs),
     Completion(completion::CompletionArgs),
     Man(man::ManArgs),
 }
@@ -70,6 +71,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Verify(args) => verify::run(args, &global).await,
         Command::Evidence(args) => evidence::run(args, &global).await,
         Command::Log(args) => log::run(args, &global).await,
+        Command::Order(args) => order::run(args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
     }

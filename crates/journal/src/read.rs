@@ -6,7 +6,8 @@ use sigillo_model::{
     audit::{Fault, Finding},
     chain,
     entry::Entry,
-    ids::{ChainHash, Origin, ReceiptTime, SourceId},
+    ids::{ChainHash, Origin, ReceiptTime, RetentionId, SourceId},
+    statement::{Erasure, Purge},
 };
 use tokio::sync::watch;
 
@@ -14,7 +15,9 @@ use crate::{
     error::ReadError,
     frame::Head,
     layout::{self, StoredHead, Table},
+    orders,
     store::{Direction, Pair, Store, StoreError, StoreErrorKind},
+    tree::Edges,
 };
 
 /// Bytes of entries that are read at once.
@@ -25,6 +28,7 @@ const CHUNK_BYTES: usize = 4 << 20;
 pub struct Reader {
     origin: Origin,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) edges: Arc<Edges>,
     head: watch::Receiver<Head>,
 }
 
@@ -36,7 +40,7 @@ impl std::fmt::Debug for Reader {
 
 impl Reader {
     pub(crate) fn new(origin: Origin, store: Arc<dyn Store>, head: watch::Receiver<Head>) -> Self {
-        Self { origin, store, head }
+        Self { origin, store, edges: Arc::default(), head }
     }
 
     /// The journal's name.
@@ -71,6 +75,18 @@ impl Reader {
             }
         }
         Ok(range.start)
+    }
+
+    /// What a purge of a retention class would take at `now`, as the server would state it; `None` if no retention statement is
+    /// in force for it or nothing is due.
+    pub fn plan_purge(&self, class: RetentionId, now: ReceiptTime) -> Result<Option<Purge>, ReadError> {
+        orders::plan_purge(&self.store, class, now, |due| self.first_received_since(due))
+    }
+
+    /// Why an erasure would not take what it names: a record that is not there yet, or one that holds a statement, which is never
+    /// erased. `None` if nothing stands in its way.
+    pub fn refuses(&self, erasure: &Erasure) -> Result<Option<String>, ReadError> {
+        orders::refuses(&self.store, self.head().size, erasure)
     }
 
     /// The entries of one source, newest first.
@@ -121,6 +137,11 @@ impl StoredEntry {
             return Err(altered(Fault::Sequence { expected: at, found: seq }));
         }
         Ok(Self { bytes, seq, end })
+    }
+
+    /// Sequence of its first record.
+    pub(crate) fn first(&self) -> u64 {
+        self.seq
     }
 
     /// As stored; what a verifier is fed.

@@ -9,9 +9,10 @@ use std::{
 };
 
 use sigillo_model::{
-    audit::{Fault, Finding, Walker},
+    audit::{Fault, Finding, Removed, Walker},
     entry::Entry,
     ids::{ChainHash, Origin, SourceId, TenantId},
+    note::VerifierKey,
     state::JournalState,
 };
 
@@ -20,9 +21,9 @@ use crate::{
     error::OpenError,
     frame::Head,
     head_file::HeadFile,
-    layout::{self, StoredHead, Table},
+    layout::{self, ClassRow, PendingRow, StoredHead, Table},
     options, read,
-    recover::Format,
+    recover::{self, Format},
     store::{RocksStore, Store, StoreError, StoreErrorKind},
     submit,
     verify_tree::TreeRows,
@@ -52,6 +53,17 @@ pub struct Report {
     pub raw_bytes: u64,
     /// Where it stands.
     pub head: Head,
+    /// What was erased and purged, all of it explained by lawful statements.
+    pub removed: Removed,
+}
+
+/// What a verification is held to, besides the journal itself.
+#[derive(Debug, Clone, Default)]
+pub struct Demands {
+    /// A head that somebody noted: size and chain value. The journal must once have had it.
+    pub noted: Option<(u64, ChainHash)>,
+    /// The officers two of whom must have signed each order by which something is gone. None: by the provider's word.
+    pub officers: Vec<VerifierKey>,
 }
 
 /// A journal that is not shown to be intact.
@@ -77,6 +89,11 @@ pub fn verify_meeting(
     noted: Option<(u64, ChainHash)>,
     progress: impl FnMut(Progress),
 ) -> Result<Report, VerifyError> {
+    verify_demanding(dir, Demands { noted, ..Demands::default() }, progress)
+}
+
+/// As [`verify`], and holds the journal to these demands.
+pub fn verify_demanding(dir: &Path, demands: Demands, progress: impl FnMut(Progress)) -> Result<Report, VerifyError> {
     let unreadable = |error: &dyn std::fmt::Display| VerifyError::Unreadable(error.to_string());
     let database = options::database_dir(dir);
     if !database.is_dir() {
@@ -99,7 +116,7 @@ pub fn verify_meeting(
         Err(error) => return Err(VerifyError::Unreadable(format!("{}: {error}", head_path.display()))),
     };
     match RocksStore::open_read_only(&database) {
-        Ok(store) => Verification { store: Arc::new(store), head_file, noted, progress }.run(),
+        Ok(store) => Verification { store: Arc::new(store), head_file, demands, progress }.run(),
         Err(error) => Err(locate_damage(&database, head_file, progress, &error)),
     }
 }
@@ -117,18 +134,19 @@ fn locate_damage(
         return unopened;
     }
     let Ok(store) = RocksStore::open_before_damage(database) else { return unopened };
-    let (from, to) = match (Verification { store: Arc::new(store), head_file, noted: None, progress }).run() {
-        Ok(report) => (report.records, report.records),
-        Err(VerifyError::Altered(finding)) => (finding.from, finding.to),
-        Err(VerifyError::Unreadable(_)) => return unopened,
-    };
+    let (from, to) =
+        match (Verification { store: Arc::new(store), head_file, demands: Demands::default(), progress }).run() {
+            Ok(report) => (report.records, report.records),
+            Err(VerifyError::Altered(finding)) => (finding.from, finding.to),
+            Err(VerifyError::Unreadable(_)) => return unopened,
+        };
     altered(from, to, format!("the write-ahead log is damaged; it held these records, or later ones: {error}"))
 }
 
 struct Verification<P> {
     store: Arc<dyn Store>,
     head_file: HeadFile,
-    noted: Option<(u64, ChainHash)>,
+    demands: Demands,
     progress: P,
 }
 
@@ -136,9 +154,9 @@ impl<P: FnMut(Progress)> Verification<P> {
     fn run(mut self) -> Result<Report, VerifyError> {
         let (origin, format, head) = self.identity()?;
         let mut rows = (format == Format::Two).then(|| TreeRows::new(self.store.clone()));
-        let mut walker = Walker::whole(JournalState::genesis(origin.clone()));
+        let mut walker = Walker::whole(JournalState::genesis(origin.clone())).trusting(self.demands.officers.clone());
         // The head file is a head that the server noted; others may have noted some too.
-        for (size, chain) in self.noted.into_iter().chain([(self.head_file.size, self.head_file.chain)]) {
+        for (size, chain) in self.demands.noted.into_iter().chain([(self.head_file.size, self.head_file.chain)]) {
             walker = walker.meeting(size, chain);
         }
         let (mut records, mut entries, mut raw_bytes) = (0, 0, 0);
@@ -166,6 +184,7 @@ impl<P: FnMut(Progress)> Verification<P> {
             }
         }
         walker.check_head(head.size, head.chain).map_err(VerifyError::Altered)?;
+        let removed = walker.removed().map_err(VerifyError::Altered)?.clone();
         let state = walker.state();
         if self.head_file.clean && (self.head_file.size, self.head_file.chain) != (state.size, state.chain) {
             let what = format!("the journal was closed with {} records, nothing may follow them", self.head_file.size);
@@ -181,10 +200,11 @@ impl<P: FnMut(Progress)> Verification<P> {
         if let Some(rows) = rows {
             rows.check_end(state.size)?;
             self.check_checkpoints(state.size)?;
+            self.check_pending(&walker)?;
         }
         self.check_derived(state, &expected_memory)?;
         (self.progress)(Progress { records, total: head.size, bytes: raw_bytes });
-        Ok(Report { origin, records, entries, raw_bytes, head: Head::of(state) })
+        Ok(Report { origin, records, entries, raw_bytes, head: Head::of(state), removed })
     }
 
     /// Kept checkpoints can be read and cover records that are there; what they say needs keys to check.
@@ -200,14 +220,47 @@ impl<P: FnMut(Progress)> Verification<P> {
         Ok(())
     }
 
-    /// `meta` holds the format, the origin and the head, and nothing else; and the tables of the format are there.
+    /// What is in force for each retention class is what the newest statements say, and removals under way have their statements.
+    fn check_pending(&self, walker: &Walker) -> Result<(), VerifyError> {
+        let size = walker.state().size;
+        let wrong = |what: &str| altered(0, size, what.to_owned());
+        let mut classes = 0;
+        for pair in read::pairs(&self.store, Table::Pending) {
+            let (key, value) = pair.map_err(|error| at(size, &error))?;
+            let Some(class) = ClassRow::class(&key) else {
+                let row = layout::read_u64(&key).zip(PendingRow::decode(&value));
+                if row.is_none_or(|(seq, _)| seq >= size) {
+                    return Err(wrong("a removal under way can't be read, or has no statement"));
+                }
+                continue;
+            };
+            let kept = ClassRow::decode(&value).map(|row| (row.retention, row.keep_s, row.purged_to));
+            let retention = walker.retentions().get(&class);
+            let purged_to = walker.purged_to().get(&class).copied().unwrap_or_default();
+            // Who trusts certain officers finds other statements unlawful; what is kept does not know them.
+            if self.demands.officers.is_empty()
+                && kept != retention.map(|retention| (retention.seq, retention.keep_s, purged_to))
+            {
+                return Err(wrong("what is kept about a retention class is not what its statements say"));
+            }
+            classes += 1;
+        }
+        if classes < walker.retentions().len() {
+            return Err(wrong("what is in force for a retention class is missing"));
+        }
+        Ok(())
+    }
+
+    /// `meta` holds the format, the origin and the head, and nothing else.
     fn identity(&self) -> Result<(Origin, Format, StoredHead), VerifyError> {
         let mut keys = Vec::new();
         for pair in read::pairs(&self.store, Table::Meta) {
             keys.push(pair.map_err(|error| at(0, &error))?.0);
         }
-        let expected = [layout::FORMAT_KEY, layout::HEAD_KEY, layout::ORIGIN_KEY];
-        if !keys.iter().map(AsRef::as_ref).eq(expected) {
+        let expected = [layout::FORMAT_KEY, layout::HEAD_KEY, layout::ORIGIN_KEY, layout::PREDECESSOR_KEY];
+        let found: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        // A journal that succeeds none has no last key.
+        if found != expected && Some(found.as_slice()) != expected.get(..3) {
             return Err(altered(0, 0, "the journal's own description has keys missing or added".to_owned()));
         }
         let text = |key| -> Result<String, VerifyError> {
@@ -218,7 +271,6 @@ impl<P: FnMut(Progress)> Verification<P> {
         let format = Format::read(&found).ok_or_else(|| {
             altered(0, 0, format!("the journal has format {found:?}, this program reads {:?}", layout::FORMAT))
         })?;
-        format.check_tables(self.store.as_ref()).map_err(|error| at(0, &error))?;
         let origin = text(layout::ORIGIN_KEY)?;
         if origin != self.head_file.origin.as_str() {
             let file = &self.head_file.origin;
@@ -228,7 +280,12 @@ impl<P: FnMut(Progress)> Verification<P> {
         if head.root.is_none() != (format == Format::One) {
             return Err(altered(0, 0, "the stored head is not of the journal's format".to_owned()));
         }
-        Ok((self.head_file.origin.clone(), format, head))
+        let origin =
+            recover::known_as(self.store.as_ref(), self.head_file.origin.clone()).map_err(|error| match error {
+                OpenError::Altered(finding) => VerifyError::Altered(finding),
+                other => VerifyError::Unreadable(other.to_string()),
+            })?;
+        Ok((origin, format, head))
     }
 
     /// What is kept beside the records must be what the records give: nothing less, nothing more.
@@ -329,6 +386,8 @@ pub(crate) fn altered(from: u64, to: u64, what: String) -> VerifyError {
 pub(crate) fn at(size: u64, error: &StoreError) -> VerifyError {
     match error.kind {
         StoreErrorKind::Damaged => altered(size, size, format!("the database is damaged here or after: {error}")),
-        StoreErrorKind::NoSpace | StoreErrorKind::Failed => VerifyError::Unreadable(error.to_string()),
+        StoreErrorKind::NoSpace | StoreErrorKind::Failed | StoreErrorKind::Busy => {
+            VerifyError::Unreadable(error.to_string())
+        }
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     audit::AuditService,
     clock::Clock,
     config::{ClassNames, Settings},
+    control::{self, ControlService, ControlSocket},
     error::ServerError,
     files,
     health::Health,
@@ -41,7 +42,7 @@ use crate::{
     own::{Event, Own},
     query::{self, QueryService},
     reads::Reads,
-    register, telemetry,
+    register, restored, telemetry,
     tls::Tls,
 };
 
@@ -126,6 +127,16 @@ pub async fn run(
     let own = Own::start(journal.clone(), Arc::clone(&clock), &host());
     record_start(&own, &settings, &opened, &clock, &known).await?;
 
+    let control = ControlService::new(control::Shared {
+        journal: journal.clone(),
+        own: own.clone(),
+        log: Arc::clone(&log),
+        clock: Arc::clone(&clock),
+        data_dir: settings.data_dir.clone(),
+        reserve_bytes: settings.reserve_bytes,
+        started_ns: clock.believed().get(),
+    });
+    let control_socket = ControlSocket::bind(&settings.data_dir).map_err(ServerError::file(&settings.data_dir))?;
     let identities = Arc::new(Identities::new(&settings, own.clone()));
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::start(reporter);
@@ -167,6 +178,7 @@ pub async fn run(
     let closing = CancellationToken::new();
     let accept = Accept { tls: Arc::clone(&tls), routes, limits: settings.limits, closing: closing.clone() };
     let accepting = tokio::spawn(accept::serve(listeners.grpc, accept));
+    let controlling = tokio::spawn(control_socket.serve(control, closing.clone()));
     let collecting = tokio::spawn(telemetry::serve(listeners.metrics, metrics, closing.clone()));
     let checkpointer = signing
         .map(|signing| signing.checkpointer(log, journal.clone(), own.clone(), health.clone(), &settings))
@@ -201,6 +213,7 @@ pub async fn run(
         tracing::warn!("streams did not end in time: cut");
     }
     collecting.await?;
+    controlling.await?;
     for task in [signing, publishing].into_iter().flatten() {
         task.await?;
     }
@@ -229,7 +242,7 @@ async fn open(settings: &Settings) -> Result<(Opened, ClassNames), ServerError> 
 }
 
 /// Makes the journal's folder for this account only, if it is not there; one that is there keeps the rights it was given.
-fn make_private(dir: &Path) -> Result<(), ServerError> {
+pub(crate) fn make_private(dir: &Path) -> Result<(), ServerError> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -254,6 +267,10 @@ async fn record_start(
         .text("origin", settings.origin.as_str())
         .number("size", head.size)
         .number("verified_records", opened.verified_records);
+    let started = match opened.journal.origin().predecessor() {
+        Some(note) => started.text("predecessor_note_sha256", note.to_string()),
+        None => started,
+    };
     own.record(started).await?;
     if opened.unclean {
         tracing::warn!(verified = opened.verified_records, "the last stop was not a clean one");
@@ -263,6 +280,7 @@ async fn record_start(
             .number("verified_records", opened.verified_records);
         own.record(unclean).await?;
     }
+    restored::record(own, &settings.data_dir).await?;
     let now = clock.believed();
     let behind_ns = head.receipt_time.get().saturating_sub(now.get());
     let mut state = Event::new("clock.state")

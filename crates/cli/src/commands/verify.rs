@@ -16,7 +16,10 @@ use sigillo_model::{
     ids::{ChainHash, Origin},
     state::JournalState,
 };
-use sigillo_proto::v1::{self, walk_response::Message};
+use sigillo_proto::{
+    head::head_origin,
+    v1::{self, walk_response::Message},
+};
 
 use super::head::chain_hash;
 use crate::{
@@ -135,7 +138,7 @@ async fn remote(
     if start.from != 0 || head.origin != first.origin {
         return Err(unreadable("the server walks another journal, or not from its first record"));
     }
-    let origin = Origin::new(head.origin).map_err(|error| unreadable(&error.to_string()))?;
+    let origin = head_origin(&head).map_err(|error| unreadable(&error.to_string()))?;
     // The head that the server gave a moment ago must be met on the way, as must the one that somebody noted.
     let mut walker = Walker::whole(JournalState::genesis(origin.clone())).meeting(first.size, chain_hash(&first)?);
     if let Some((size, chain)) = noted {

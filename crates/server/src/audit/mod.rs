@@ -41,6 +41,13 @@ impl AuditService {
             size: head.size,
             chain_hash: head.chain.as_bytes().to_vec().into(),
             receipt_time_unix_nano: head.receipt_time.get(),
+            predecessor: self
+                .shared
+                .journal
+                .origin()
+                .predecessor()
+                .map_or_else(Vec::new, |note| note.as_bytes().to_vec())
+                .into(),
             checkpoint_state: self.shared.log.state().into(),
         }
     }
