@@ -5,6 +5,7 @@ mod backup;
 mod drills;
 mod house;
 mod journey;
+mod log;
 mod refusals;
 mod restart;
 mod support;

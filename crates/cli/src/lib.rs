@@ -11,7 +11,7 @@ mod output;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{append, completion, evidence, head, log, man, order, query, tail, verify};
+use commands::{append, completion, evidence, head, key, log, man, order, query, tail, verify};
 use failure::Failure;
 use global::GlobalArgs;
 
@@ -32,6 +32,7 @@ enum Command {
     Append(append::AppendArgs),
     Head(head::HeadArgs),
     Verify(verify::VerifyArgs),
+    Key(key::KeyArgs),
     Evidence(evidence::EvidenceArgs),
     Log(log::LogArgs),
     Order(order::OrderArgs),
@@ -69,6 +70,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Append(args) => append::run(args, &global).await,
         Command::Head(args) => head::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global).await,
+        Command::Key(args) => key::run(&args),
         Command::Evidence(args) => evidence::run(args, &global).await,
         Command::Log(args) => log::run(args, &global).await,
         Command::Order(args) => order::run(args),

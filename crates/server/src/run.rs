@@ -117,16 +117,25 @@ pub async fn run(
     files::fit(&mut settings.limits);
     let tls = Arc::new(Tls::load(settings.tls.clone())?);
     let metrics = telemetry::metrics()?;
-    let (log, signing) = log::prepare(&settings)?;
-    if let Some(key) = log.receipt_key() {
-        tracing::info!(key = %key.verifier(), "receipts are signed");
-    }
+    let prepared = log::prepare(&settings)?;
     let clock = Arc::new(clock);
     let (opened, known) = open(&settings).await?;
     let journal = opened.journal.clone();
     let own = Own::start(journal.clone(), Arc::clone(&clock), &host());
     record_start(&own, &settings, &opened, &clock, &known).await?;
 
+    let identities = Arc::new(Identities::new(&settings, own.clone()));
+    let (reporter, health_service) = tonic_health::server::health_reporter();
+    let health = Health::start(reporter);
+    let tasks = TaskTracker::new();
+    let (log, checkpointer) = match log::start(prepared, &settings, &journal, &own, &health).await {
+        Ok(started) => started,
+        Err(error) => {
+            // Refused, but in good order.
+            journal.close().await.map_err(ServerError::Close)?;
+            return Err(error);
+        }
+    };
     let control = ControlService::new(control::Shared {
         journal: journal.clone(),
         own: own.clone(),
@@ -137,10 +146,6 @@ pub async fn run(
         started_ns: clock.believed().get(),
     });
     let control_socket = ControlSocket::bind(&settings.data_dir).map_err(ServerError::file(&settings.data_dir))?;
-    let identities = Arc::new(Identities::new(&settings, own.clone()));
-    let (reporter, health_service) = tonic_health::server::health_reporter();
-    let health = Health::start(reporter);
-    let tasks = TaskTracker::new();
     let ingest = Arc::new(grpc::Shared {
         journal: journal.clone(),
         identities: Arc::clone(&identities),
@@ -180,9 +185,6 @@ pub async fn run(
     let accepting = tokio::spawn(accept::serve(listeners.grpc, accept));
     let controlling = tokio::spawn(control_socket.serve(control, closing.clone()));
     let collecting = tokio::spawn(telemetry::serve(listeners.metrics, metrics, closing.clone()));
-    let checkpointer = signing
-        .map(|signing| signing.checkpointer(log, journal.clone(), own.clone(), health.clone(), &settings))
-        .transpose()?;
     let signing = checkpointer.map(|checkpointer| tokio::spawn(checkpointer.run(closing.clone())));
     let publishing = listeners.publish.map(|listener| {
         let plain = published.is_some_and(|address| address.ip().is_loopback());
@@ -213,10 +215,10 @@ pub async fn run(
         tracing::warn!("streams did not end in time: cut");
     }
     collecting.await?;
-    controlling.await?;
     for task in [signing, publishing].into_iter().flatten() {
         task.await?;
     }
+    controlling.await?;
     let head = journal.head();
     own.note(Event::new("journal.stopped").body("the server stops").number("size", head.size)).await;
     journal.close().await.map_err(ServerError::Close)?;

@@ -201,6 +201,7 @@ class Verifier:
     def section_1(self, payload):
         fields = Bytes(payload)
         self.origin = fields.take(fields.number(2)).decode()
+        before = fields.take(32)
         fields.take(8)
         self.who = fields.take(fields.number(2)).decode()
         self.why = fields.take(fields.number(2)).decode()
@@ -208,7 +209,7 @@ class Verifier:
         fields.take(16)
         fields.end()
         origin = self.origin.encode()
-        self.genesis = derive("genesis", struct.pack(">H", len(origin)), origin, bytes(32))
+        self.genesis = derive("genesis", struct.pack(">H", len(origin)), origin, before)
 
     def section_2(self, payload):
         pass

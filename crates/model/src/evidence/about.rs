@@ -5,7 +5,10 @@ use super::{
     section::{HEADER_BYTES, Header, Kind, MAGIC},
     write::WriteError,
 };
-use crate::{cursor::Cursor, ids::Origin};
+use crate::{
+    cursor::Cursor,
+    ids::{NoteHash, Origin},
+};
 
 /// Bytes of an attachment's name at most.
 pub const NAME_MAX_BYTES: usize = 100;
@@ -13,7 +16,8 @@ pub const NAME_MAX_BYTES: usize = 100;
 /// Who exported what, why and when: the exporter's word.
 ///
 /// ```text
-/// u16 bytes, origin; u64 time, ns since 1970; u16 bytes, who; u16 bytes, why; u32 bytes, query; u64 from; u64 to
+/// u16 bytes, origin; [32] hash of the last note of the journal before, or zeros; u64 time, ns since 1970; u16 bytes,
+/// who; u16 bytes, why; u32 bytes, query; u64 from; u64 to
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
@@ -43,6 +47,7 @@ impl About {
             Ok(())
         };
         short(&mut out, self.origin.as_str())?;
+        out.extend(self.origin.predecessor().map_or([0; 32], |note| *note.as_bytes()));
         out.extend(self.time.to_be_bytes());
         short(&mut out, &self.who)?;
         short(&mut out, &self.why)?;
@@ -59,6 +64,10 @@ impl About {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| Finding::Section(Kind::About));
         let length = usize::from(cursor.u16()?);
         let origin = Origin::new(text(cursor.take(length)?)?).map_err(|_| Finding::Section(Kind::About))?;
+        let origin = match NoteHash::new(cursor.array()?) {
+            none if none.as_bytes() == &[0; 32] => origin,
+            predecessor => origin.after(predecessor),
+        };
         let time = cursor.u64()?;
         let length = usize::from(cursor.u16()?);
         let who = text(cursor.take(length)?)?;

@@ -4,7 +4,7 @@ mod export;
 
 use std::{ops::Range, sync::Arc};
 
-use sigillo_journal::{Direction, Head, Reader};
+use sigillo_journal::{Direction, Head, Journal, Reader};
 use sigillo_model::roles::Action;
 use sigillo_proto::v1::{
     self, ExportRequest, ExportResponse, GetHeadRequest, WalkRequest, WalkResponse, audit_server::Audit,
@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     feed::{Answers, Feed, feed},
     identity::Peer,
+    log::Log,
     query::{Shared, unreadable},
     reads::{Ended, Read},
 };
@@ -36,20 +37,19 @@ impl AuditService {
     }
 
     fn head(&self, head: Head) -> v1::Head {
-        v1::Head {
-            origin: self.shared.journal.origin().as_str().into(),
-            size: head.size,
-            chain_hash: head.chain.as_bytes().to_vec().into(),
-            receipt_time_unix_nano: head.receipt_time.get(),
-            predecessor: self
-                .shared
-                .journal
-                .origin()
-                .predecessor()
-                .map_or_else(Vec::new, |note| note.as_bytes().to_vec())
-                .into(),
-            checkpoint_state: self.shared.log.state().into(),
-        }
+        head_message(&self.shared.journal, &self.shared.log, head)
+    }
+}
+
+/// A head as it is told to others.
+pub(crate) fn head_message(journal: &Journal, log: &Log, head: Head) -> v1::Head {
+    v1::Head {
+        origin: journal.origin().as_str().into(),
+        size: head.size,
+        chain_hash: head.chain.as_bytes().to_vec().into(),
+        receipt_time_unix_nano: head.receipt_time.get(),
+        checkpoint_state: log.state().into(),
+        predecessor: journal.origin().predecessor().map_or_else(Vec::new, |note| note.as_bytes().to_vec()).into(),
     }
 }
 

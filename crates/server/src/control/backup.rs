@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{Caller, Shared};
-use crate::own::Event;
+use crate::{audit::head_message, own::Event};
 
 /// Progress is told no more often.
 const TELL_EVERY: Duration = Duration::from_millis(200);
@@ -111,7 +111,7 @@ fn ended(event: Event, outcome: &Result<Backup, BackupError>) -> Event {
 fn done(shared: &Shared, backup: &Backup) -> BackupDone {
     let Backup { manifest, report, linked_bytes, .. } = backup;
     BackupDone {
-        head: Some(shared.head(report.head)),
+        head: Some(head_message(&shared.journal, &shared.log, report.head)),
         time_unix_nano: manifest.time_ns,
         files: u32::try_from(manifest.files.len()).unwrap_or(u32::MAX),
         bytes: manifest.bytes(),

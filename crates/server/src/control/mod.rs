@@ -9,9 +9,9 @@ mod socket;
 use std::sync::Arc;
 
 use rustix::fs::statvfs;
-use sigillo_journal::{Head, Journal};
+use sigillo_journal::Journal;
 use sigillo_proto::v1::{
-    self, BackupRequest, BackupResponse, ExecuteRequest, PurgeRequest, RemovalResponse, StatusRequest, StatusResponse,
+    BackupRequest, BackupResponse, ExecuteRequest, PurgeRequest, RemovalResponse, StatusRequest, StatusResponse,
     control_server::Control,
 };
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub(crate) use self::{
     account::Caller,
     socket::{ControlSocket, reach},
 };
-use crate::{clock::Clock, log::Log, own::Own};
+use crate::{audit::head_message, clock::Clock, log::Log, own::Own};
 
 /// What every act needs.
 #[derive(Debug)]
@@ -49,24 +49,6 @@ impl ControlService {
     }
 }
 
-impl Shared {
-    fn head(&self, head: Head) -> v1::Head {
-        v1::Head {
-            origin: self.journal.origin().as_str().into(),
-            size: head.size,
-            chain_hash: head.chain.as_bytes().to_vec().into(),
-            receipt_time_unix_nano: head.receipt_time.get(),
-            predecessor: self
-                .journal
-                .origin()
-                .predecessor()
-                .map_or_else(Vec::new, |note| note.as_bytes().to_vec())
-                .into(),
-            checkpoint_state: self.log.state().into(),
-        }
-    }
-}
-
 #[tonic::async_trait]
 impl Control for ControlService {
     type BackupStream = ReceiverStream<Result<BackupResponse, Status>>;
@@ -76,7 +58,7 @@ impl Control for ControlService {
         let shared = &self.shared;
         let disk = statvfs(&shared.data_dir).map_err(|error| Status::internal(format!("the disk: {error}")))?;
         Ok(Response::new(StatusResponse {
-            head: Some(shared.head(shared.journal.head())),
+            head: Some(head_message(&shared.journal, &shared.log, shared.journal.head())),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started_unix_nano: shared.started_ns,
