@@ -28,7 +28,10 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
         ],
     ),
     ("sigillo", &["sigillo-agent", "sigillo-cli", "sigillo-server"]),
-    (TESTKIT, &["sigillo-client", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
+    (
+        TESTKIT,
+        &["sigillo-client", "sigillo-journal", "sigillo-query", "sigillo-verify", "sigillo-proto", "sigillo-model"],
+    ),
     ("sigillo-witness", &["sigillo-model"]),
     ("xtask", &[]),
 ];

@@ -3,6 +3,7 @@
 mod agent;
 mod backup;
 mod drills;
+mod evidence;
 mod house;
 mod journey;
 mod log;

@@ -14,7 +14,7 @@ mod shared;
 mod verify;
 mod write;
 
-pub use about::{About, Attachment, NAME_MAX_BYTES, Tools, check_attachment_name, peek_origin};
+pub use about::{About, Attachment, NAME_MAX_BYTES, Tools, is_attachment_name, peek_origin};
 pub use record::{PartBody, RecordBody, RecordView};
 pub use report::{Checkpointed, Completeness, Existed, Finding, Hidden, NotShown, Removed, Report, RunVerdict, Signed};
 pub use run::{CounterProof, Run, RunFault};

@@ -143,7 +143,6 @@ pub async fn run(
         clock: Arc::clone(&clock),
         data_dir: settings.data_dir.clone(),
         reserve_bytes: settings.reserve_bytes,
-        log: Arc::clone(&log),
         started_ns: clock.believed().get(),
     });
     let control_socket = ControlSocket::bind(&settings.data_dir).map_err(ServerError::file(&settings.data_dir))?;

@@ -181,10 +181,10 @@ impl Watch for Exporter<'_> {
 
 impl Exporter<'_> {
     fn write(&mut self, record: &RecordView<'_>, link: &RecordLink) -> Result<(), ExportError> {
-        let line = safe_json(&self.object(record));
+        let object = safe_json(&self.object(record));
         let write = |path: PathBuf| move |error| ExportError::Write { path, error };
         let file = self.proofs.with_file_name("records.jsonl.unfinished");
-        writeln!(self.records, "{line}").map_err(write(file))?;
+        writeln!(self.records, "{object}").map_err(write(file))?;
         let seq = record.envelope.seq.get();
         let hashes = self.tree.inclusion(seq, self.verdict.report.checkpoint.size);
         let hashes = hashes.ok_or_else(|| ReadError::from(io::Error::other("it was changed while it was read")))?;

@@ -259,8 +259,8 @@ fn check_certificate(certificate: &Certificate, time: u64) -> Result<(), TokenEr
     if (from..=to).contains(&time) { Ok(()) } else { Err(TokenError::Expired) }
 }
 
-/// Whether the signature over `signed` is that of the certificate's key.
-fn holds(certificate: &Certificate, signer: &SignerInfo, signed: &[u8]) -> Result<bool, TokenError> {
+/// Whether the signature over `message` is that of the certificate's key.
+fn holds(certificate: &Certificate, signer: &SignerInfo, message: &[u8]) -> Result<bool, TokenError> {
     use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
 
     let key = certificate.tbs_certificate().subject_public_key_info();
@@ -272,7 +272,7 @@ fn holds(certificate: &Certificate, signer: &SignerInfo, signed: &[u8]) -> Resul
         _ => return Err(TokenError::Form("its signature algorithm is neither RSA (PKCS #1 1.5) nor ECDSA")),
     };
     let is_rsa = [RSA, RSA_SHA_256, RSA_SHA_384, RSA_SHA_512].contains(&signer.signature_algorithm.oid);
-    let digest = digest(&algorithm, signed)?;
+    let digest = digest(&algorithm, message)?;
     let signature = signer.signature.as_bytes();
     let unreadable = |_| TokenError::Form("its certificate's key can't be read");
     if is_rsa && key.algorithm.oid == RSA {

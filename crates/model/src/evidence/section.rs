@@ -180,7 +180,10 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        Kind::{About, Checkpoint, Earlier, Edge, End, Records, Rotation, Token, Tools, Trust},
+        *,
+    };
 
     #[test]
     fn headers_are_bounded() {
@@ -201,7 +204,6 @@ mod tests {
             let mut order = Order::default();
             kinds.iter().all(|kind| order.step(*kind).is_ok())
         };
-        use Kind::{About, Checkpoint, Earlier, Edge, End, Records, Rotation, Token, Tools, Trust};
         assert!(takes(&[About, Trust, Checkpoint, Edge, Tools, End]));
         assert!(takes(&[
             About, Trust, Rotation, Rotation, Checkpoint, Earlier, Records, Records, Edge, Token, Tools, End

@@ -138,9 +138,20 @@ impl SharedRoot {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    #[derive(Default)]
+    struct Seen(HashMap<(u64, u64), NodeHash>);
+
+    impl Nodes for Seen {
+        fn node(&mut self, from: u64, to: u64, hash: &NodeHash) {
+            assert_eq!(self.0.insert((from, to), *hash), None);
+        }
+    }
 
     /// The definition of RFC 6962 over the leaves `from` to `to`.
     fn root(leaves: &[NodeHash], from: u64, to: u64) -> NodeHash {
@@ -177,27 +188,21 @@ mod tests {
             let mut proof = Vec::new();
             by_definition(&leaves, &shown, 0, shown.len(), &mut proof);
             let mut streamed: Vec<NodeHash> = Vec::new();
-            let mut seen = std::collections::HashMap::new();
-            struct Seen<'a>(&'a mut std::collections::HashMap<(u64, u64), NodeHash>);
-            impl Nodes for Seen<'_> {
-                fn node(&mut self, from: u64, to: u64, hash: &NodeHash) {
-                    assert_eq!(self.0.insert((from, to), *hash), None);
-                }
-            }
+            let mut seen = Seen::default();
             let mut shared = SharedRoot::new(size);
             for (at, leaf) in (0..).zip(&leaves).filter(|(at, _)| shown[*at]) {
                 let gap: Vec<NodeHash> =
                     subtrees(shared.at(), at as u64, size).map(|(from, to)| root(&leaves, from, to)).collect();
                 streamed.extend(&gap);
-                shared.gap(at as u64, gap, &mut Seen(&mut seen)).unwrap();
-                shared.leaf(*leaf, &mut Seen(&mut seen));
+                shared.gap(at as u64, gap, &mut seen).unwrap();
+                shared.leaf(*leaf, &mut seen);
             }
             let gap: Vec<NodeHash> = subtrees(shared.at(), size, size).map(|(from, to)| root(&leaves, from, to)).collect();
             streamed.extend(&gap);
-            shared.gap(size, gap, &mut Seen(&mut seen)).unwrap();
+            shared.gap(size, gap, &mut seen).unwrap();
             prop_assert_eq!(streamed, proof);
-            prop_assert_eq!(shared.finish(&mut Seen(&mut seen)), Ok(root(&leaves, 0, size)));
-            for ((from, to), hash) in seen {
+            prop_assert_eq!(shared.finish(&mut seen), Ok(root(&leaves, 0, size)));
+            for ((from, to), hash) in seen.0 {
                 prop_assert_eq!(hash, root(&leaves, from, to));
             }
         }

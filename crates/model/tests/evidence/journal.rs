@@ -1,6 +1,6 @@
 //! A small journal in memory, and evidence made of it.
 
-use std::{convert::Infallible, ops::Range};
+use std::{convert::Infallible, fmt::Write, ops::Range};
 
 use sigillo_model::{
     chain,
@@ -55,7 +55,7 @@ pub(crate) fn recovery() -> SigningKey {
 pub(crate) fn trust() -> String {
     let mut text = format!("log {}\n", log_key().verifier());
     for number in 0..3 {
-        text += &format!("witness w{number} {}\n", witness(number).verifier());
+        writeln!(text, "witness w{number} {}", witness(number).verifier()).unwrap();
     }
     text += "group all 2 w0 w1 w2\nquorum all\n";
     for (word, key) in [
@@ -65,7 +65,7 @@ pub(crate) fn trust() -> String {
         ("officer", officer(1)),
         ("recovery", recovery()),
     ] {
-        text += &format!("{word} {}\n", key.verifier());
+        writeln!(text, "{word} {}", key.verifier()).unwrap();
     }
     text
 }

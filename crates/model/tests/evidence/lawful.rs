@@ -206,8 +206,7 @@ fn statements_of_officers_explain_what_is_gone() {
         let mut case = Case::of(&journal, vec![0..size]);
         case.view = Box::new(move |record| match record.envelope.seq.get() {
             3 => record.view(4, true),
-            4 => record.commitment_only(true),
-            10..15 => record.commitment_only(true),
+            4 | 10..15 => record.commitment_only(true),
             seq if gone_late && seq == 19 => record.view(1, true),
             _ => record.view(0, false),
         });

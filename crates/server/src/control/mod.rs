@@ -33,7 +33,6 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<Clock>,
     pub(crate) data_dir: PathBuf,
     pub(crate) reserve_bytes: u64,
-    pub(crate) log: Arc<Log>,
     /// When the server started, nanoseconds since 1970 UTC.
     pub(crate) started_ns: u64,
 }
