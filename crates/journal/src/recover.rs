@@ -113,12 +113,12 @@ pub(crate) fn upgrade(store: &Arc<dyn Store>, mut recovered: Recovered) -> Resul
         if writes.puts.len() < UPGRADE_ROWS { Ok(()) } else { Ok(store.commit(std::mem::take(&mut writes))?) }
     })?;
     walker.check_head(state.size, state.chain).map_err(OpenError::Altered)?;
-    let walked = walker.state();
-    if (&walked.sources, &walked.tenants, walked.receipt_time) != (&state.sources, &state.tenants, state.receipt_time) {
+    let end = walker.state();
+    if (&end.sources, &end.tenants, end.receipt_time) != (&state.sources, &state.tenants, state.receipt_time) {
         let what = "the counters or the time kept beside the records are not what the records give".to_owned();
         return Err(altered(0, state.size, what));
     }
-    recovered.state = walked.clone();
+    recovered.state = end.clone();
     let head = layout::encode_head(&Head::of(&recovered.state));
     writes.puts.push((Table::Meta, layout::HEAD_KEY.to_vec(), head));
     writes.puts.push((Table::Meta, layout::FORMAT_KEY.to_vec(), layout::FORMAT.as_bytes().to_vec()));
@@ -218,15 +218,9 @@ impl Format {
             _ => None,
         }
     }
-
-    /// Checks that the tables of this format are there: a missing one must not be taken for an empty one.
-    pub(crate) fn check_tables(self, store: &dyn Store) -> Result<(), StoreError> {
-        let tables = if self == Self::One { Table::FORMAT_1.as_slice() } else { &Table::ALL };
-        tables.iter().try_for_each(|table| store.get(*table, &[]).map(drop))
-    }
 }
 
-/// Reads the format and checks that it is known, that its tables are there and that the journal is the one that is meant.
+/// Reads the format, and checks that it is known and that the journal is the one that is meant.
 fn check_identity(store: &Arc<dyn Store>, origin: &Origin) -> Result<Format, OpenError> {
     let text = |key| -> Result<String, OpenError> {
         let value = store.get(Table::Meta, key)?.unwrap_or_default();
@@ -236,7 +230,6 @@ fn check_identity(store: &Arc<dyn Store>, origin: &Origin) -> Result<Format, Ope
     let Some(format) = Format::read(&found) else {
         return Err(OpenError::Version { found, known: layout::FORMAT });
     };
-    format.check_tables(store.as_ref())?;
     let found = text(layout::ORIGIN_KEY)?;
     if found != origin.as_str() {
         return Err(OpenError::Origin { found, expected: origin.to_string() });
