@@ -37,7 +37,11 @@ pub(crate) fn router(witness: Arc<Witness>, prefix: &str) -> Router {
 async fn add_checkpoint(State(witness): State<Arc<Witness>>, body: Body) -> Response {
     let body = match timeout(BODY_TIMEOUT, to_bytes(body, BODY_MAX_BYTES)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(error)) => return answer(StatusCode::BAD_REQUEST, &format!("the body could not be taken: {error}")),
+        // The other reason is a connection that broke, where nobody hears the answer.
+        Ok(Err(_)) => {
+            let text = format!("the body is larger than {BODY_MAX_BYTES} bytes");
+            return answer(StatusCode::PAYLOAD_TOO_LARGE, &text);
+        }
         Err(_) => return answer(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
     };
     let cosigned = spawn_blocking(move || {

@@ -70,19 +70,16 @@ pub fn create(name: &str, path: &Path) -> Result<VerifierKey, KeyFileError> {
 /// Reads a key.
 pub fn read(path: &Path) -> Result<SigningKey, KeyFileError> {
     let failed = |source| KeyFileError::Io { path: path.to_owned(), source };
-    let text = match path.to_string_lossy().strip_prefix(CREDENTIAL) {
-        Some(name) => {
-            let folder =
-                env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| KeyFileError::NoCredentials(path.to_owned()))?;
-            fs::read_to_string(Path::new(&folder).join(name)).map_err(failed)?
-        }
-        None => {
-            if fs::metadata(path).map_err(failed)?.permissions().mode() & 0o077 != 0 {
-                return Err(KeyFileError::Open(path.to_owned()));
-            }
-            fs::read_to_string(path).map_err(failed)?
-        }
+    let file = if let Some(name) = path.to_string_lossy().strip_prefix(CREDENTIAL) {
+        let folder =
+            env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| KeyFileError::NoCredentials(path.to_owned()))?;
+        Path::new(&folder).join(name)
+    } else if fs::metadata(path).map_err(failed)?.permissions().mode() & 0o077 != 0 {
+        return Err(KeyFileError::Open(path.to_owned()));
+    } else {
+        path.to_owned()
     };
+    let text = fs::read_to_string(file).map_err(failed)?;
     let key = SigningKey::parse(&Zeroizing::new(text))
         .map_err(|source| KeyFileError::Key { path: path.to_owned(), source })?;
     match key.verifier().kind() {

@@ -149,13 +149,12 @@ async fn serve_http(
         () = closing.cancelled() => None,
         () = sleep(CONNECTION_AGE) => None,
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            let Ok(ended) = timeout(DRAIN_TIMEOUT, connection).await else { return };
-            ended
-        }
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        connection.as_mut().graceful_shutdown();
+        let Ok(ended) = timeout(DRAIN_TIMEOUT, connection).await else { return };
+        ended
     };
     if let Err(error) = ended {
         tracing::debug!(%address, %error, "a connection broke");
