@@ -15,6 +15,8 @@ pub mod entry;
 pub mod envelope;
 pub mod ids;
 pub mod limits;
+pub mod misconduct;
+pub mod receipt;
 pub mod record;
 pub mod roles;
 pub mod state;
