@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod apply;
+mod checkpoints;
 #[cfg(test)]
 mod conformance;
 mod error;
@@ -18,12 +19,16 @@ mod read;
 mod recover;
 mod store;
 mod submit;
+mod tree;
 pub mod verify;
+mod verify_tree;
 mod writer;
 
+pub use checkpoints::KeptCheckpoint;
 pub use error::{OpenError, ReadError, SubmitError};
 pub use frame::{Head, Receipt, Refusal, Submission, TenantRun};
 pub use options::Options;
 pub use read::{Entries, Reader, StoredEntry};
 pub use store::{Direction, StoreError, StoreErrorKind};
-pub use submit::{Journal, Opened, Pending};
+pub use submit::{Compose, Journal, Opened, Pending};
+pub use tree::{Link, LinkedPart, TreeReader};
