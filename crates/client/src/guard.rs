@@ -82,7 +82,8 @@ impl Guard {
         let bytes = fs::read(trust).map_err(|error| wrong(format!("can't be read: {error}")))?;
         let policy = Policy::parse(&bytes).map_err(|error| wrong(error.to_string()))?;
         let origin = policy.logs().first().map(|log| log.key.name().to_owned());
-        let origin = origin.ok_or_else(|| wrong("names no log: add the `log` line that the journal's operator gives".into()))?;
+        let origin =
+            origin.ok_or_else(|| wrong("names no log: add the `log` line that the journal's operator gives".into()))?;
         if policy.logs().iter().any(|log| log.key.name() != origin) {
             return Err(wrong("names several logs: give each journal a trust file of its own".into()));
         }
@@ -91,8 +92,7 @@ impl Guard {
         let mut state = State::default();
         if let Some(note) = memory.load()? {
             let path = memory.path().to_owned();
-            let (checkpoint, quorum) =
-                judge(&policy, &note).map_err(|what| ClientError::Remembered { path, what })?;
+            let (checkpoint, quorum) = judge(&policy, &note).map_err(|what| ClientError::Remembered { path, what })?;
             state.remembered = Some(Remembered { note, checkpoint, quorum });
         }
         Ok(Self { policy, receipt_keys, origin, dir: dir.to_owned(), memory, grace, state: Mutex::new(state) })
@@ -217,7 +217,8 @@ impl Guard {
         if let Some(behind) = &mut state.behind {
             behind.shown = shown;
         } else {
-            let size = shown.as_deref().and_then(|note| judge(&self.policy, note).ok()).map(|(checkpoint, _)| checkpoint.size);
+            let size =
+                shown.as_deref().and_then(|note| judge(&self.policy, note).ok()).map(|(checkpoint, _)| checkpoint.size);
             warn!(remembered, shown = size, "the server shows an older checkpoint than the one remembered, or none");
             state.behind = Some(Behind { since: Instant::now(), shown });
         }
@@ -298,7 +299,12 @@ impl Guard {
             }
             Ok(Held::Contradicted) => {
                 let checkpoint = note.clone();
-                Err(self.caught(&Misconduct::ReceiptContradicted { receipt: Box::new(receipt), checkpoint, entry, proof }))
+                Err(self.caught(&Misconduct::ReceiptContradicted {
+                    receipt: Box::new(receipt),
+                    checkpoint,
+                    entry,
+                    proof,
+                }))
             }
             Err(error) => {
                 error!(%error, size = checkpoint.size, "the server's proof that it holds what its receipt says is not valid");

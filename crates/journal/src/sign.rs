@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sigillo_model::{
+    class::Class,
     ids::{Origin, SourceId},
     note::SigningKey,
     receipt::{FrameBuilder, SignedFrame},
@@ -22,6 +23,15 @@ pub struct ReceiptProof {
     pub index: u32,
 }
 
+/// What the writer made of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The receipt.
+    pub receipt: Receipt,
+    /// Its proof; `None` if the journal has no key for receipts.
+    pub proof: Option<ReceiptProof>,
+}
+
 /// Holds the key, and the room for a frame's texts.
 pub(crate) struct Signer {
     key: Arc<SigningKey>,
@@ -33,7 +43,7 @@ impl Signer {
         Self { key, builder: FrameBuilder::default() }
     }
 
-    /// A proof for each receipt, repeated ones too; refused batches have none.
+    /// A proof for each receipt, repeated ones too. Refused batches have none, nor has what the product itself submits.
     pub(crate) fn sign(
         &mut self,
         origin: &Origin,
@@ -41,12 +51,13 @@ impl Signer {
         outcomes: &[Result<Receipt, SubmitError>],
     ) -> Vec<Option<ReceiptProof>> {
         let mut push = |submission: &Submission, receipt: &Receipt| {
-            self.builder.push(origin, &receipt.signed_part(submission.source))
+            let own = submission.class == Class::Journal.id();
+            (!own).then(|| self.builder.push(origin, &receipt.signed_part(submission.source)))
         };
         let places: Vec<Option<u32>> = frame
             .iter()
             .zip(outcomes)
-            .map(|(submission, outcome)| outcome.as_ref().ok().map(|receipt| push(submission, receipt)))
+            .map(|(submission, outcome)| outcome.as_ref().ok().and_then(|receipt| push(submission, receipt)))
             .collect();
         match self.builder.sign(origin, &self.key) {
             Ok(Some(frame)) => {

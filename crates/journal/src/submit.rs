@@ -19,13 +19,14 @@ use sigillo_model::{
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
-    error::{OpenError, SubmitError},
     checkpoints::NOTE_MAX_BYTES,
+    error::{OpenError, SubmitError},
     frame::{Head, Receipt, Refusal, Submission},
     head_file::HeadFile,
     options::{self, Options},
     read::Reader,
     recover::{self, Recovered},
+    sign::{Answer, Signer},
     store::{RocksStore, Store},
     writer::{self, Message, Queued},
 };
@@ -125,6 +126,7 @@ impl Journal {
             reserve_bytes: options.reserve_bytes,
             durable,
             sources: sources.clone(),
+            signer: options.receipt_key.clone().map(Signer::new),
             messages,
             lock,
         })
@@ -161,7 +163,8 @@ impl Journal {
     /// Has the writer make a submission between two frames, of the exact state behind which it will stand, and waits until it is
     /// durable: what it says of that state is true at its own place. `make` must be quick: nothing is written meanwhile.
     pub async fn compose(&self, make: Compose) -> Result<Receipt, SubmitError> {
-        let room = self.shared.room.clone().acquire_many_owned(COMPOSED_BYTES).await.map_err(|_| SubmitError::Closed)?;
+        let room =
+            self.shared.room.clone().acquire_many_owned(COMPOSED_BYTES).await.map_err(|_| SubmitError::Closed)?;
         let (reply, receipt) = oneshot::channel();
         self.shared.queue.send(Message::Compose { make, reply, room }).map_err(|_| SubmitError::Closed)?;
         Pending(receipt).await
@@ -223,14 +226,21 @@ impl Journal {
 /// A batch that is queued: resolves once it is durable, or refused.
 #[derive(Debug)]
 #[must_use = "the batch is durable only when this has resolved"]
-pub struct Pending(oneshot::Receiver<Result<Receipt, SubmitError>>);
+pub struct Pending(oneshot::Receiver<Result<Answer, SubmitError>>);
+
+impl Pending {
+    /// The receipt with its proof.
+    pub async fn answer(self) -> Result<Answer, SubmitError> {
+        self.0.await.unwrap_or(Err(SubmitError::Closed))
+    }
+}
 
 impl Future for Pending {
     type Output = Result<Receipt, SubmitError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(Pin::new(&mut self.0).poll(context));
-        Poll::Ready(outcome.unwrap_or(Err(SubmitError::Closed)))
+        Poll::Ready(outcome.unwrap_or(Err(SubmitError::Closed)).map(|answer| answer.receipt))
     }
 }
 

@@ -26,11 +26,7 @@ pub fn receipt(message: &v1::Receipt, source: SourceId) -> Result<Receipt, Field
 }
 
 /// The receipt with what proves it; `None` if the server has not signed it. Nothing is verified.
-pub fn signed(
-    message: &v1::Receipt,
-    origin: &Origin,
-    source: SourceId,
-) -> Result<Option<SignedReceipt>, FieldError> {
+pub fn signed(message: &v1::Receipt, origin: &Origin, source: SourceId) -> Result<Option<SignedReceipt>, FieldError> {
     if message.frame_note.is_empty() {
         return Ok(None);
     }

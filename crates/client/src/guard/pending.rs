@@ -37,8 +37,8 @@ impl Pending {
         let mut due: Vec<SignedReceipt> = Vec::new();
         let covered = |receipt: &&SignedReceipt| receipt.receipt.last().is_some_and(|last| last.get() < size);
         for receipt in self.receipts.iter().filter(covered) {
-            match due.iter_mut().find(|other| other.receipt.epoch == receipt.receipt.epoch) {
-                Some(older) => older.clone_from(receipt),
+            match due.iter().position(|other| other.receipt.epoch == receipt.receipt.epoch) {
+                Some(at) => due.get_mut(at).into_iter().for_each(|older| older.clone_from(receipt)),
                 None if due.len() < DUE_MAX => due.push(receipt.clone()),
                 None => {}
             }

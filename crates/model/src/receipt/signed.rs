@@ -90,7 +90,11 @@ impl SignedReceipt {
         let (origin, receipt) = Receipt::parse(receipt_text)?;
         let (place, rest) = block(rest).ok_or(wrong("its place has no end"))?;
         let mut lines = place.lines();
-        let index = lines.next().and_then(decimal).and_then(|index| u32::try_from(index).ok()).ok_or(wrong("its place is no number"))?;
+        let index = lines
+            .next()
+            .and_then(decimal)
+            .and_then(|index| u32::try_from(index).ok())
+            .ok_or(wrong("its place is no number"))?;
         let path: Option<Vec<NodeHash>> = lines.take(PATH_MAX + 1).map(hash).collect();
         let path = path.filter(|path| path.len() <= PATH_MAX).ok_or(wrong("its proof is no list of hashes"))?;
         let (frame, after) = block(rest).ok_or(wrong("its frame has no end"))?;
