@@ -148,7 +148,7 @@ fn message(published: &Published, state: v1::CheckpointState) -> v1::Checkpoint 
 }
 
 fn hashes(proof: &[sigillo_model::ids::NodeHash]) -> v1::Proof {
-    v1::Proof { hashes: proof.iter().map(|hash| hash.as_bytes().to_vec().into()).collect() }
+    v1::Proof { hashes: proof.iter().map(|hash| hash.as_bytes().to_vec().into()).collect(), ..v1::Proof::default() }
 }
 
 fn unreadable(error: &ResourceError) -> Status {
