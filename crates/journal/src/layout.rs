@@ -115,6 +115,16 @@ pub(crate) fn encode_head(head: &Head) -> Vec<u8> {
     sealed(out)
 }
 
+/// Value of `meta/head` in a journal of the first format.
+#[cfg(test)]
+pub(crate) fn encode_head_1(head: &StoredHead) -> Vec<u8> {
+    let mut out = vec![VALUE_VERSION];
+    out.extend(head.size.to_be_bytes());
+    out.extend(head.chain.as_bytes());
+    out.extend(head.receipt_time.get().to_be_bytes());
+    sealed(out)
+}
+
 /// What `meta/head` holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoredHead {

@@ -10,6 +10,8 @@ mod apply;
 mod checkpoints;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod conformance_tree;
 mod error;
 mod frame;
 mod head_file;

@@ -14,8 +14,10 @@ use sigillo_model::{
     entry::Entry,
     envelope::Envelope,
     ids::{ChainHash, Commitment, NodeHash, Origin},
+    proof::{self, MakeError, Subtrees},
     record::{Part, Record},
-    tree::{Frontier, RootBuilder, TILE_HEIGHT, TILE_WIDTH, record_leaf},
+    tile::{TILE_HEIGHT, TileKind, TilePath},
+    tree::{ANCHOR_INTERVAL, Frontier, RootBuilder, TreeRow, record_leaf},
 };
 
 use crate::{
@@ -27,6 +29,8 @@ use crate::{
 
 /// Most chain values that are given at once.
 const LEAVES_MAX: u64 = 65_536;
+/// Hashes of a full tile.
+const TILE_WIDTH: u64 = ANCHOR_INTERVAL;
 /// Levels of tiles in a tree of 64-bit sizes.
 const LEVELS: usize = 8;
 
@@ -39,7 +43,17 @@ impl Reader {
 
     /// Root of the tree of the first `size` records.
     pub fn root_at(&self, size: u64) -> Result<NodeHash, ReadError> {
-        Ok(self.tree(size)?.frontier()?.root())
+        self.tree(size)?.root()
+    }
+
+    /// Proof that the leaf of record `seq` is in the tree of the first `size` records.
+    pub fn inclusion(&self, seq: u64, size: u64) -> Result<Vec<NodeHash>, ReadError> {
+        self.tree(size)?.inclusion(seq)
+    }
+
+    /// Proof that the tree of the first `new` records continues that of the first `old`.
+    pub fn consistency(&self, old: u64, new: u64) -> Result<Vec<NodeHash>, ReadError> {
+        self.tree(new)?.consistency(old)
     }
 
     /// The chain values of the records of `range`, at most 65,536: the entries of the tree.
@@ -93,6 +107,51 @@ impl TreeReader {
         self.size
     }
 
+    /// Root of the whole tree.
+    pub fn root(&self) -> Result<NodeHash, ReadError> {
+        Ok(self.frontier()?.root())
+    }
+
+    /// Proof that the leaf of record `seq` is in the tree.
+    pub fn inclusion(&self, seq: u64) -> Result<Vec<NodeHash>, ReadError> {
+        proof::inclusion(seq, self.size, self).map_err(|error| self.not_made(error))
+    }
+
+    /// Proof that the tree continues that of the first `old` records.
+    pub fn consistency(&self, old: u64) -> Result<Vec<NodeHash>, ReadError> {
+        proof::consistency(old, self.size, self).map_err(|error| self.not_made(error))
+    }
+
+    fn not_made(&self, error: MakeError<ReadError>) -> ReadError {
+        match error {
+            MakeError::Subtrees(error) => error,
+            MakeError::Range(error) => ReadError::Beyond { wanted: error.to_string(), durable: self.size },
+        }
+    }
+
+    /// The bytes of a tile as it is published: hashes, or entries with their lengths. A tile may be narrower than the size allows.
+    pub fn tile(&self, path: &TilePath) -> Result<Vec<u8>, ReadError> {
+        let first = path.index.saturating_mul(TILE_WIDTH);
+        let end = first.saturating_add(u64::from(path.width));
+        if path.width == 0 || u64::from(path.width) > TILE_WIDTH || end > path.kind.count(self.size) {
+            return Err(ReadError::Beyond { wanted: format!("{path} was asked for"), durable: self.size });
+        }
+        match path.kind {
+            TileKind::Hashes(level) => self.in_tile(u32::from(level), path.index, |hashes| {
+                hashes.iter().take(usize::from(path.width)).flat_map(|hash| *hash.as_bytes()).collect()
+            }),
+            TileKind::Entries => {
+                let entries = chain_values(&self.store, &self.origin, first..end)?;
+                Ok(entries.iter().flat_map(|entry| [0, 32].into_iter().chain(*entry.as_bytes())).collect())
+            }
+        }
+    }
+
+    /// The tree's right edge.
+    pub(crate) fn frontier(&self) -> Result<Frontier, ReadError> {
+        Frontier::rebuild(self.size, |height, index| self.subtree(height, index))
+    }
+
     /// Root of the full subtree of `2^height` leaves that starts at leaf `index * 2^height`; it must lie within the size.
     pub fn subtree(&self, height: u32, index: u64) -> Result<NodeHash, ReadError> {
         let covered = index.checked_add(1).is_some_and(|end| height < u64::BITS && end <= self.size >> height);
@@ -109,11 +168,6 @@ impl TreeReader {
             hashes.iter().skip(place).take(width).for_each(|hash| root.push(*hash));
             root.root()
         })
-    }
-
-    /// The tree's right edge, with its root.
-    pub fn frontier(&self) -> Result<Frontier, ReadError> {
-        Frontier::rebuild(self.size, |height, index| self.subtree(height, index))
     }
 
     /// Hands `use_` the hashes of a tile, as many as there are within the size.
@@ -140,6 +194,14 @@ impl TreeReader {
     }
 }
 
+impl Subtrees for TreeReader {
+    type Error = ReadError;
+
+    fn subtree(&self, height: u32, index: u64) -> Result<NodeHash, ReadError> {
+        Self::subtree(self, height, index)
+    }
+}
+
 /// Stored rows of one level.
 fn rows(store: &Arc<dyn Store>, level: u8, range: Range<u64>) -> Result<Vec<NodeHash>, ReadError> {
     let wanted = range.clone().count();
@@ -154,7 +216,7 @@ fn rows(store: &Arc<dyn Store>, level: u8, range: Range<u64>) -> Result<Vec<Node
 }
 
 fn row_hash(value: Option<&[u8]>, level: u8, index: u64) -> Result<[u8; 32], ReadError> {
-    let first = sigillo_model::tree::TreeRow { level, index, hash: [0; 32] }.first_record();
+    let first = TreeRow { level, index, hash: [0; 32] }.first_record();
     value.and_then(layout::decode_hash).ok_or_else(|| derived(first, "a row of the tree is missing or damaged"))
 }
 
@@ -192,12 +254,7 @@ fn chain_values(store: &Arc<dyn Store>, origin: &Origin, range: Range<u64>) -> R
 }
 
 /// Where to begin to derive the chain value of record `seq` of `entry`: a sequence, and the chain value before it.
-fn anchor(
-    store: &Arc<dyn Store>,
-    origin: &Origin,
-    entry: &Entry<'_>,
-    seq: u64,
-) -> Result<(u64, ChainHash), ReadError> {
+fn anchor(store: &Arc<dyn Store>, origin: &Origin, entry: &Entry<'_>, seq: u64) -> Result<(u64, ChainHash), ReadError> {
     let anchor = seq - seq % TILE_WIDTH;
     if anchor == 0 && entry.seq.get() == 0 {
         return Ok((0, chain::genesis(origin)));

@@ -46,14 +46,16 @@ impl TreeRows {
         self.reach(row.level);
         let Some(level) = self.levels.get_mut(usize::from(row.level)) else { return Ok(()) };
         let first = if row.level == 0 { level.covered } else { row.first_record() };
-        level.covered = TreeRow { index: if row.level == 0 { row.index } else { row.index + 1 }, ..*row }.first_record();
+        level.covered =
+            TreeRow { index: if row.level == 0 { row.index } else { row.index + 1 }, ..*row }.first_record();
         let found = level.rows.next().transpose().map_err(|error| at(first, &error))?;
         let (_, key, value) = layout::tree_row(row);
         match found {
             Some((found_key, found)) if *found_key == *key && *found == *value => Ok(()),
             _ => {
                 let TreeRow { level, index, .. } = row;
-                let what = format!("row {index} of level {level} of the tree is missing or wrong, or one is added before it");
+                let what =
+                    format!("row {index} of level {level} of the tree is missing or wrong, or one is added before it");
                 Err(altered(first, level_end(row), what))
             }
         }

@@ -7,7 +7,7 @@ use crate::{
     chain,
     envelope::Envelope,
     ids::{BatchHash, ChainHash, Commitment, Count, Epoch, Origin, ReceiptTime, SourceId, SourceSeq, TenantId},
-    tree::{self, Frontier, TILE_WIDTH, TreeRow},
+    tree::{self, ANCHOR_INTERVAL, Frontier, TreeRow},
 };
 
 /// Where a journal stands.
@@ -69,8 +69,8 @@ impl JournalState {
             tree.push(tree::record_leaf(value), |level, index, hash| {
                 rows.push(TreeRow { level, index, hash: *hash.as_bytes() });
             });
-            if tree.size().is_multiple_of(TILE_WIDTH) {
-                rows.push(TreeRow { level: 0, index: tree.size() / TILE_WIDTH, hash: *value.as_bytes() });
+            if tree.size().is_multiple_of(ANCHOR_INTERVAL) {
+                rows.push(TreeRow { level: 0, index: tree.size() / ANCHOR_INTERVAL, hash: *value.as_bytes() });
             }
             *size += 1;
         });

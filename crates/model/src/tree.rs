@@ -2,12 +2,13 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::ids::{ChainHash, NodeHash};
+use crate::{
+    ids::{ChainHash, NodeHash},
+    tile::TILE_HEIGHT,
+};
 
-/// Levels of the tree that one tile spans.
-pub const TILE_HEIGHT: u32 = 8;
-/// Hashes of a full tile.
-pub const TILE_WIDTH: u64 = 1 << TILE_HEIGHT;
+/// Leaves between one anchor and the next: those of a full tile.
+pub const ANCHOR_INTERVAL: u64 = 1 << TILE_HEIGHT;
 
 /// Hash of a leaf: `H(00 || entry)`.
 pub fn leaf(entry: &[u8]) -> NodeHash {
@@ -120,7 +121,7 @@ impl TreeRow {
     /// The first record that this row covers, or that follows this anchor. Saturates.
     pub fn first_record(&self) -> u64 {
         let levels = u32::from(self.level.max(1));
-        TILE_WIDTH.saturating_pow(levels).saturating_mul(self.index)
+        ANCHOR_INTERVAL.saturating_pow(levels).saturating_mul(self.index)
     }
 }
 
