@@ -30,7 +30,8 @@ impl Url {
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it names no host"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        let loopback =
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         if !tls && !loopback {
             return Err(wrong("plain HTTP is for this machine only: use https://"));
         }
@@ -54,7 +55,11 @@ impl Url {
 
     /// Host and port as a request names them.
     pub(crate) fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     /// The path of a resource below the prefix.

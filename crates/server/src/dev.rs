@@ -24,8 +24,8 @@ use sigillo_model::{ids::Origin, note::VerifierKey};
 
 use crate::{
     config::{
-        CheckpointTable, Config, ConfigError, DiskTable, LimitsTable, LogTable, ReaderTable, RoleName, Settings, SourceTable, SpeaksFor,
-        SpeaksForWord, TlsTable,
+        CheckpointTable, Config, ConfigError, DiskTable, LimitsTable, LogTable, ReaderTable, RoleName, Settings,
+        SourceTable, SpeaksFor, SpeaksForWord, TlsTable,
     },
     error::ServerError,
     identity::Fingerprint,
@@ -159,7 +159,8 @@ fn make_log_keys(dir: &Path) -> Result<(), ServerError> {
     if trust.exists() {
         return Ok(());
     }
-    let origin = Origin::new(ORIGIN).map_err(|error| ConfigError::Value { place: "origin".into(), problem: error.to_string() })?;
+    let origin = Origin::new(ORIGIN)
+        .map_err(|error| ConfigError::Value { place: "origin".into(), problem: error.to_string() })?;
     let make = |file: &str, name: &str| -> Result<VerifierKey, ServerError> {
         let path = dir.join(file);
         // Of an earlier, interrupted start.
@@ -172,7 +173,12 @@ fn make_log_keys(dir: &Path) -> Result<(), ServerError> {
     };
     let log = make(LOG_KEY, ORIGIN)?;
     let receipt = make(RECEIPT_KEY, &receipt_name(&origin))?;
-    write(&trust, &format!("# Written once by sigillod --dev. No witness is asked for.\nlog {log}\nreceipt {receipt}\nquorum none\n"))
+    write(
+        &trust,
+        &format!(
+            "# Written once by sigillod --dev. No witness is asked for.\nlog {log}\nreceipt {receipt}\nquorum none\n"
+        ),
+    )
 }
 
 fn fingerprint(dir: &Path, name: &str) -> Result<String, ServerError> {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use sigillo_proto::v1::{audit_server::AuditServer, ingest_server::IngestServer, log_server::LogServer, query_server::QueryServer};
+use sigillo_proto::v1::{
+    audit_server::AuditServer, ingest_server::IngestServer, log_server::LogServer, query_server::QueryServer,
+};
 use tokio::sync::watch;
 use tonic::server::NamedService;
 use tonic_health::{ServingStatus, server::HealthReporter};

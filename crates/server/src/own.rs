@@ -378,14 +378,7 @@ impl Place {
             flags: Flags::COMMITTED_BY_LISTENER,
             records: batch.count,
         };
-        Ok(Submission {
-            source: source(),
-            class: Class::Journal.id(),
-            batch,
-            commitments,
-            runs: vec![run],
-            received,
-        })
+        Ok(Submission { source: source(), class: Class::Journal.id(), batch, commitments, runs: vec![run], received })
     }
 }
 

@@ -14,9 +14,7 @@ use sigillo_journal::{Journal, Opened, Options};
 use sigillo_model::limits::MESSAGE_MAX_BYTES;
 use sigillo_proto::{
     FILE_DESCRIPTOR_SET,
-    v1::{
-        audit_server::AuditServer, ingest_server::IngestServer, log_server::LogServer, query_server::QueryServer,
-    },
+    v1::{audit_server::AuditServer, ingest_server::IngestServer, log_server::LogServer, query_server::QueryServer},
 };
 use tokio::{
     net::TcpListener,
@@ -119,6 +117,9 @@ pub async fn run(
     let tls = Arc::new(Tls::load(settings.tls.clone())?);
     let metrics = telemetry::metrics()?;
     let (log, signing) = log::prepare(&settings)?;
+    if let Some(key) = log.receipt_key() {
+        tracing::info!(key = %key.verifier(), "receipts are signed");
+    }
     let clock = Arc::new(clock);
     let (opened, known) = open(&settings, &log).await?;
     let journal = opened.journal.clone();

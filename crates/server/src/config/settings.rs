@@ -17,8 +17,8 @@ use sigillo_model::{
 };
 
 use super::{
-    CheckpointTable, ClassNames, ClassTable, Config, LimitsTable, LogTable, PROVIDER, ReaderTable, RoleName, SourceTable, SpeaksFor,
-    SpeaksForWord,
+    CheckpointTable, ClassNames, ClassTable, Config, LimitsTable, LogTable, PROVIDER, ReaderTable, RoleName,
+    SourceTable, SpeaksFor, SpeaksForWord,
 };
 use crate::identity::Fingerprint;
 
@@ -472,7 +472,10 @@ mod tests {
             (source('a', "name = \"journal\"\nclass = \"service\""), "[[source]] 1 name: \"journal\" is the server's"),
             (source('a', "name = \"a\"\nclass = \"journal\""), "[[source]] 1 class: \"journal\" is the server's"),
             (source('a', "name = \"a\"\nclass = \"vpn\""), "add a [[class]]"),
-            ("[checkpoint]\nkey = \"credential:../k\"\nreceipt_key = \"r\"\ntrust = \"t\"".to_owned(), "is not the name"),
+            (
+                "[checkpoint]\nkey = \"credential:../k\"\nreceipt_key = \"r\"\ntrust = \"t\"".to_owned(),
+                "is not the name",
+            ),
             (
                 "[checkpoint]\nkey = \"k\"\nreceipt_key = \"r\"\ntrust = \"t\"\ninterval_ms = 2000".to_owned(),
                 "[checkpoint] interval_ms: 2000 is not within 10 to 1000",

@@ -130,7 +130,8 @@ impl Checkpointer {
     /// A checkpointer for the log of `parts`, by this trust file.
     pub(crate) fn new(parts: Parts, trust: Policy) -> Self {
         let (outcomes_sender, outcomes) = mpsc::channel(64);
-        let name = |index: usize| trust.witnesses().get(index).map_or_else(String::new, |witness| witness.name.to_string());
+        let name =
+            |index: usize| trust.witnesses().get(index).map_or_else(String::new, |witness| witness.name.to_string());
         let witnesses = parts.links.iter().map(|(index, _)| (*index, WitnessHealth::new(name(*index)))).collect();
         Self {
             parts,
@@ -186,9 +187,8 @@ impl Checkpointer {
             (Some(last), _) => last,
             (None, None) => TreeHead { size: 0, root: sigillo_model::tree::empty() },
             (None, Some(kept)) => {
-                let checkpoint = Note::parse(&kept.note).ok().and_then(|note| {
-                    Some(self.trust.check(&note).ok()?.checkpoint)
-                });
+                let checkpoint =
+                    Note::parse(&kept.note).ok().and_then(|note| Some(self.trust.check(&note).ok()?.checkpoint));
                 let Some(checkpoint) = checkpoint else {
                     return Err(Stop::Refused(
                         "the file `signed` is missing, and the newest checkpoint in the journal is not one of this log: bring \
@@ -236,8 +236,7 @@ impl Checkpointer {
         });
         let Some(served) = bytes.await??.and_then(|bytes| judge_kept(&self.trust, &bytes)) else { return Ok(()) };
         let (reader, size) = (self.parts.journal.reader(), served.size);
-        if size <= self.parts.journal.head().size
-            && spawn_blocking(move || reader.root_at(size)).await?? == served.root
+        if size <= self.parts.journal.head().size && spawn_blocking(move || reader.root_at(size)).await?? == served.root
         {
             self.parts.log.update(|standing| standing.served = Some(served));
         }
@@ -460,9 +459,9 @@ impl Checkpointer {
         self.parts.log.update(|standing| standing.unmet_since = since);
         let event = if since.is_some() {
             tracing::error!("the newest checkpoints are not cosigned as the policy asks; records are taken as before");
-            Event::new("checkpoint.unmet")
-                .warning()
-                .body("the newest checkpoints are not cosigned as the policy of witnesses asks; records are taken as before")
+            Event::new("checkpoint.unmet").warning().body(
+                "the newest checkpoints are not cosigned as the policy of witnesses asks; records are taken as before",
+            )
         } else {
             tracing::info!("the newest checkpoint is cosigned as the policy asks");
             Event::new("checkpoint.met").body("the newest checkpoint is cosigned again as the policy of witnesses asks")

@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_record_counts_itself_and_names_what_changed() {
         let origin = Origin::new("log.example").unwrap();
-        let mut state = JournalState::new(origin.clone());
+        let mut state = JournalState::genesis(origin.clone());
         let stands = |count| SourceState {
             epoch: Epoch::new(3),
             next: SourceSeq::new(1),

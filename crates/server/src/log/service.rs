@@ -60,10 +60,7 @@ impl LogService {
 impl Service for LogService {
     type WatchCheckpointsStream = ReceiverStream<Result<v1::Checkpoint, Status>>;
 
-    async fn get_checkpoint(
-        &self,
-        request: Request<GetCheckpointRequest>,
-    ) -> Result<Response<v1::Checkpoint>, Status> {
+    async fn get_checkpoint(&self, request: Request<GetCheckpointRequest>) -> Result<Response<v1::Checkpoint>, Status> {
         self.check(&request)?;
         let GetCheckpointRequest { newest_signed, at_or_after } = request.into_inner();
         let state = self.log().state();

@@ -5,11 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use sigillo_model::{
-    ids::NodeHash,
-    note::SigningKey,
-    policy::Policy,
-};
+use sigillo_model::{ids::NodeHash, note::SigningKey, policy::Policy};
 use sigillo_proto::v1::CheckpointState;
 use tokio::sync::watch;
 

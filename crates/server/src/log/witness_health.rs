@@ -52,7 +52,8 @@ impl WitnessHealth {
     pub(crate) fn failed(&mut self, failure: &Failure) -> Option<Event> {
         let kind = failure.kind();
         metrics::gauge!("sigillo_witness_last_failure_seconds", "witness" => self.name.clone()).set(seconds());
-        metrics::counter!("sigillo_witness_failures_total", "witness" => self.name.clone(), "kind" => kind).increment(1);
+        metrics::counter!("sigillo_witness_failures_total", "witness" => self.name.clone(), "kind" => kind)
+            .increment(1);
         self.good = 0;
         self.absent = if failure.is_absence() { self.absent.saturating_add(1) } else { 0 };
         let passing = failure.is_absence() && self.absent < ABSENT_AFTER;

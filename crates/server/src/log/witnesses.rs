@@ -74,7 +74,9 @@ pub(crate) enum Failure {
     #[error("its cosignature does not hold: {0}")]
     Signature(String),
     /// Its clock is wrong, or ours.
-    #[error("its cosignature is of {time} (seconds since 1970), which differs from this server's clock by more than 5 minutes")]
+    #[error(
+        "its cosignature is of {time} (seconds since 1970), which differs from this server's clock by more than 5 minutes"
+    )]
     Clock {
         /// The time.
         time: u64,
@@ -141,7 +143,11 @@ impl Witness {
 
     /// Submits each offer, or the newest of those that came meanwhile; after a failure the same again, later. Ends when
     /// nobody offers or listens any more.
-    pub(crate) async fn run(mut self, mut offers: watch::Receiver<Option<Arc<Offer>>>, outcomes: mpsc::Sender<Outcome>) {
+    pub(crate) async fn run(
+        mut self,
+        mut offers: watch::Receiver<Option<Arc<Offer>>>,
+        outcomes: mpsc::Sender<Outcome>,
+    ) {
         let mut pause = None;
         loop {
             let offer = offers.borrow_and_update().clone();
