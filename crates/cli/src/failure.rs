@@ -11,6 +11,7 @@ pub(crate) const EXIT_ALTERED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 const EXIT_UNREADABLE: u8 = 3;
 const EXIT_REFUSED: u8 = 4;
+const EXIT_STALE: u8 = 5;
 
 /// Says something to people, on standard error. What a server says is no more trusted than what a record says.
 pub(crate) fn tell(text: &str) {
@@ -52,6 +53,8 @@ impl Failure {
                 | ClientError::Fork(_)
                 | ClientError::StaleEpoch(_),
             ) => Some(EXIT_REFUSED),
+            Self::Client(ClientError::Misconduct { stale: false, .. }) => Some(EXIT_ALTERED),
+            Self::Client(ClientError::Misconduct { stale: true, .. }) => Some(EXIT_STALE),
             Self::Usage(_) | Self::Client(ClientError::Url { .. } | ClientError::File { .. }) => Some(EXIT_USAGE),
             Self::Unreadable(_) | Self::Client(_) | Self::Io(_) => Some(EXIT_UNREADABLE),
         }

@@ -208,6 +208,7 @@ impl Server {
             key: file(format!("{name}.key")),
             name: None,
             trust: None,
+            remember: None,
         }
     }
 

@@ -94,6 +94,7 @@ impl TestServer {
             key: path("client.key"),
             name: Some("localhost".into()),
             trust: None,
+            remember: None,
         };
         let shared = Arc::new(Mutex::new(Shared {
             script: script.into_iter().collect(),
