@@ -383,7 +383,7 @@ mod tests {
         let told = |receipts: &[v1::Receipt], format| {
             let mut summary = Summary::default();
             for receipt in receipts {
-                summary.take(receipt);
+                summary.take(receipt.clone()).unwrap();
             }
             String::from_utf8(summary.tell(format)).unwrap()
         };
