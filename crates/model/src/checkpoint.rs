@@ -100,7 +100,7 @@ mod tests {
             assert!(of(size, root).is_err(), "{size:?}");
         }
         for root in
-            ["", "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I", "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2J=", "AAAA"]
+            ["=", "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I", "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2J=", "AAAA"]
         {
             assert_eq!(of("1", root), Err(CheckpointError::Root), "{root:?}");
         }
