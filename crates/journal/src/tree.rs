@@ -329,8 +329,8 @@ fn place(entry: &Entry<'_>, seq: u64) -> u32 {
 }
 
 fn open<'a>(entry: &Entry<'_>, inflater: &'a mut Inflater) -> Result<Block<'a>, ReadError> {
-    let inflated = inflater.inflate(entry.compressed, entry.block_bytes as usize);
-    let block = inflated.and_then(Block::parse).map_err(|error| altered(entry, Fault::Block(error)))?;
+    let bytes = inflater.inflate(entry.compressed, entry.block_bytes as usize);
+    let block = bytes.and_then(Block::parse).map_err(|error| altered(entry, Fault::Block(error)))?;
     if block.count() != entry.count {
         return Err(altered(entry, Fault::Count { stated: entry.count, found: block.count() }));
     }
