@@ -11,7 +11,8 @@ pub(crate) const EXIT_ALTERED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 const EXIT_UNREADABLE: u8 = 3;
 const EXIT_REFUSED: u8 = 4;
-const EXIT_STALE: u8 = 5;
+pub(crate) const EXIT_STALE: u8 = 5;
+pub(crate) const EXIT_UNMET: u8 = 6;
 
 /// Says something to people, on standard error. What a server says is no more trusted than what a record says.
 pub(crate) fn tell(text: &str) {

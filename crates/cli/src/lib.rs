@@ -13,7 +13,7 @@ mod severity;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{append, completion, head, man, query, tail, verify};
+use commands::{append, completion, head, log, man, query, tail, verify};
 use failure::Failure;
 use global::GlobalArgs;
 
@@ -34,6 +34,7 @@ enum Command {
     Append(append::AppendArgs),
     Head(head::HeadArgs),
     Verify(verify::VerifyArgs),
+    Log(log::LogArgs),
     Completion(completion::CompletionArgs),
     Man(man::ManArgs),
 }
@@ -69,6 +70,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Append(args) => append::run(args, &global).await,
         Command::Head(args) => head::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global).await,
+        Command::Log(args) => log::run(args, &global).await,
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
     }

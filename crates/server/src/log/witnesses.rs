@@ -15,7 +15,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::{resources, signed::TreeHead, state::unix_now};
+use super::{signed::TreeHead, state::unix_now};
 
 /// Most bytes of an answer: 64 signature lines.
 const ANSWER_MAX_BYTES: usize = 16 << 10;
@@ -216,7 +216,7 @@ impl Witness {
             return Ok(Vec::new());
         }
         let reader = self.reader.clone();
-        let made = tokio::task::spawn_blocking(move || resources::consistency(&reader, old, size)).await;
+        let made = tokio::task::spawn_blocking(move || reader.consistency(old, size)).await;
         let unmade = |error: &dyn ToString| Failure::Proof(error.to_string());
         let proof = made.map_err(|error| unmade(&error))?.map_err(|error| unmade(&error))?;
         if proof.len() > PROOF_MAX_HASHES {
