@@ -4,6 +4,7 @@ mod agent;
 mod drills;
 mod house;
 mod journey;
+mod log;
 mod receipts;
 mod refusals;
 mod restart;

@@ -174,6 +174,7 @@ pub struct Server {
 struct Addresses {
     listen: SocketAddr,
     metrics: SocketAddr,
+    publish: Option<SocketAddr>,
 }
 
 /// A server that has ended.
@@ -196,6 +197,11 @@ impl Server {
     /// Where it shows its metrics.
     pub fn metrics(&self) -> SocketAddr {
         self.addresses().metrics
+    }
+
+    /// Where it publishes checkpoint and tiles, if it does.
+    pub fn publish(&self) -> Option<SocketAddr> {
+        self.addresses().publish
     }
 
     /// How to connect as `name`, whose certificate is in the server's directory.

@@ -347,7 +347,9 @@ impl Checkpointer {
             }
             let cosignatures = BTreeMap::new();
             let (note, first_offer) = (note.clone(), number);
-            self.rounds.push_back(Round { head, note, cosignatures, first_offer, counters, kept: None });
+            // The first offer repeats what an earlier server signed, and kept if it was to be: with times closer to its making.
+            let kept = (number == 1).then_some(usize::MAX);
+            self.rounds.push_back(Round { head, note, cosignatures, first_offer, counters, kept });
         }
         self.waiting.get_or_insert_with(Instant::now);
         self.open = Some(Open { number, size: head.size, since: Instant::now(), answers: 0, met: false });

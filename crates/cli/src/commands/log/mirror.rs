@@ -212,8 +212,7 @@ impl Source {
 }
 
 async fn get(link: &mut Link, resource: &str, max_bytes: usize) -> Result<Vec<u8>, Failure> {
-    let answer =
-        link.get(resource, max_bytes).await.map_err(|error| Failure::Unreadable(error.to_string()))?;
+    let answer = link.get(resource, max_bytes).await.map_err(|error| Failure::Unreadable(error.to_string()))?;
     match answer.status {
         200 => Ok(answer.body.to_vec()),
         status => Err(Failure::Unreadable(format!("{}/{resource}: status {status}", link.url()))),

@@ -98,8 +98,7 @@ impl MirrorTree {
 
     /// Adds a hash to its tile, which is written when it is full.
     fn put(&mut self, level: u8, index: u64, hash: NodeHash) -> Result<(), TreeError> {
-        let (tile, hashes) =
-            self.open.entry(level).or_insert_with(|| (index / u64::from(TILE_WIDTH), Vec::new()));
+        let (tile, hashes) = self.open.entry(level).or_insert_with(|| (index / u64::from(TILE_WIDTH), Vec::new()));
         hashes.push(hash);
         if hashes.len() == usize::from(TILE_WIDTH) {
             let path = TilePath { kind: TileKind::Hashes(level), index: *tile, width: TILE_WIDTH };
