@@ -160,14 +160,15 @@ fn a_journal_that_was_made_anew_is_noticed_and_shipping_pauses() {
     assert_eq!(output.status.code(), CAUGHT, "{}", said(&output));
     let found = misconducts(&dir.join("remembered"));
     assert_eq!(found.len(), 1);
-    assert!(said(&output).contains(&found[0].display().to_string()), "{}", said(&output));
+    let name = found[0].file_name().unwrap().to_string_lossy().into_owned();
+    assert!(said(&output).contains(&name), "{}", said(&output));
     assert!(matches!(worth(dir, &found[0]), (Misconduct::NotContinued { .. }, Worth::Question)));
 
     // It pauses until a person acts.
     let output = ship(dir, "app.log", 103, "");
     assert_eq!(output.status.code(), CAUGHT, "{}", said(&output));
     let marker = dir.join("agent-state/misconduct");
-    assert!(said(&output).contains(&marker.display().to_string()), "{}", said(&output));
+    assert!(said(&output).contains("agent-state/misconduct"), "{}", said(&output));
     let told = sigillo(dir, &["--trust", dir.join("trust.txt").to_str().unwrap(), "head"]);
     assert_eq!(told.status.code(), Some(1), "{}", said(&told));
     // Somebody decides to go on with the journal as it is now.

@@ -125,7 +125,8 @@ impl Agent {
             let (cut_at, save_at) = (self.shipper.deadline(), self.save_at);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                settled = self.shipper.settled(), if waiting > 0 => self.settle(settled?, stop).await?,
+                // Also while nothing waits: that the journal was caught at misconduct is said here.
+                settled = self.shipper.settled() => self.settle(settled?, stop).await?,
                 () = at(save_at) => if let Err(error) = self.save().await {
                         // What is acknowledged meanwhile is only at stake if we end. Ending would ship it again for sure.
                         error!(%error, "the state can't be saved; trying again");
