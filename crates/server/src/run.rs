@@ -127,7 +127,14 @@ pub async fn run(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::start(reporter);
     let tasks = TaskTracker::new();
-    let (log, checkpointer) = log::start(prepared, &settings, &journal, &own, &health).await?;
+    let (log, checkpointer) = match log::start(prepared, &settings, &journal, &own, &health).await {
+        Ok(started) => started,
+        Err(error) => {
+            // Refused, but in good order.
+            journal.close().await.map_err(ServerError::Close)?;
+            return Err(error);
+        }
+    };
     let resources = log::Resources::new(Arc::clone(&log), journal.reader());
     let ingest = Arc::new(grpc::Shared {
         journal: journal.clone(),
