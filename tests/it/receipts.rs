@@ -171,14 +171,23 @@ fn a_journal_that_was_made_anew_is_noticed_and_shipping_pauses() {
     assert!(said(&output).contains("agent-state/misconduct"), "{}", said(&output));
     let told = sigillo(dir, &["--trust", dir.join("trust.txt").to_str().unwrap(), "head"]);
     assert_eq!(told.status.code(), Some(1), "{}", said(&told));
-    // Somebody decides to go on with the journal as it is now.
-    fs::remove_file(marker).unwrap();
+    // Somebody decides to go on with the journal as it is now; first without forgetting the receipts.
+    fs::remove_file(&marker).unwrap();
     for file in fs::read_dir(dir.join("remembered")).unwrap().map(|file| file.unwrap().path()) {
         if file.file_name().unwrap().to_string_lossy().starts_with("checkpoint-") {
             fs::remove_file(file).unwrap();
         }
     }
+    let before = misconducts(&dir.join("remembered"));
     let output = ship(dir, "app.log", 104, "");
+    assert_eq!(output.status.code(), CAUGHT, "{}", said(&output));
+    let mut new = misconducts(&dir.join("remembered"));
+    new.retain(|path| !before.contains(path));
+    assert_eq!(new.len(), 1);
+    assert!(matches!(worth(dir, &new[0]), (Misconduct::ReceiptContradicted { .. }, Worth::Proof)));
+    fs::remove_file(&marker).unwrap();
+    fs::remove_file(dir.join("agent-state/receipts.open")).unwrap();
+    let output = ship(dir, "app.log", 105, "");
     assert!(output.status.success(), "{}", said(&output));
     drop(server);
 }

@@ -109,10 +109,16 @@ impl Guard {
         self.state().remembered.as_ref().map(|remembered| remembered.note.clone().into()).unwrap_or_default()
     }
 
-    /// Takes receipts that were kept from an earlier life.
+    /// Takes receipts that were kept from an earlier life. One that the trust file's keys don't bear out (any more) is nothing to hold
+    /// against anybody, and is left out.
     pub fn hold(&self, receipts: impl IntoIterator<Item = SignedReceipt>) {
         let mut state = self.state();
-        receipts.into_iter().for_each(|receipt| state.pending.push(receipt));
+        for receipt in receipts {
+            match receipt.verify(&self.receipt_keys) {
+                Ok(()) => state.pending.push(receipt),
+                Err(error) => warn!(%error, epoch = %receipt.receipt.epoch, "a receipt that was kept is left out"),
+            }
+        }
     }
 
     /// The newest receipt of each epoch that no checkpoint which meets the policy has covered yet: to be kept.
@@ -237,10 +243,7 @@ impl Guard {
             let shown = connection.newest_checkpoint().await?;
             let old = self.state().remembered.as_ref().map_or(0, |remembered| remembered.checkpoint.size);
             let proof = match &shown {
-                // A server that has no proof is held to that.
-                Some(shown) if old > 0 && shown.size > old => {
-                    connection.consistency(old, shown.size).await.map(|proof| proof.hashes).unwrap_or_default()
-                }
+                Some(shown) if old > 0 && shown.size > old => connection.consistency(old, shown.size).await?.hashes,
                 _ => Vec::new(),
             };
             self.shown(&shown.map(|shown| shown.note).unwrap_or_default(), &proof)?;

@@ -120,7 +120,8 @@ impl Receiver {
             return Err(Status::failed_precondition(message).into());
         }
         let origin = self.shared.journal.origin().as_str();
-        let (shown, told) = news::welcome(&self.shared.log, origin, &hello.checkpoint).await;
+        let shown = news::welcome(&self.shared.log, origin, &hello.checkpoint).await?;
+        let told = shown.told;
         let state = self.shared.journal.source(self.source.id);
         let welcome = v1::Welcome {
             origin: origin.into(),
