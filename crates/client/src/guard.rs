@@ -165,7 +165,8 @@ impl Guard {
     pub(crate) fn shown<B: AsRef<[u8]>>(&self, note: &[u8], proof: &[B]) -> Result<(), ClientError> {
         let mut state = self.state();
         if note.is_empty() {
-            return self.is_behind(&mut state, None);
+            self.is_behind(&mut state, None);
+            return Ok(());
         }
         let unusable = |what: String| ClientError::Checkpoint(plain(&what));
         let note = std::str::from_utf8(note).map_err(|error| unusable(error.to_string()))?;
@@ -176,7 +177,8 @@ impl Guard {
             let old = &remembered.checkpoint;
             let pair = || (remembered.note.clone(), note.to_owned());
             if checkpoint.size < old.size {
-                return self.is_behind(&mut state, Some(note));
+                self.is_behind(&mut state, Some(note));
+                return Ok(());
             }
             if checkpoint.size == old.size && checkpoint.root != old.root {
                 let (remembered, shown) = pair();
@@ -221,10 +223,9 @@ impl Guard {
         self.caught(&Misconduct::RolledBack { remembered, shown })
     }
 
-    fn is_behind(&self, state: &mut State, shown: Option<&str>) -> Result<(), ClientError> {
-        let Some(remembered) = state.remembered.as_ref().map(|remembered| remembered.checkpoint.size) else {
-            return Ok(());
-        };
+    /// Begins the grace of a server that shows less than is remembered, or goes on with it.
+    fn is_behind(&self, state: &mut State, shown: Option<&str>) {
+        let Some(remembered) = state.remembered.as_ref().map(|remembered| remembered.checkpoint.size) else { return };
         let shown = shown.map(ToOwned::to_owned);
         if let Some(behind) = &mut state.behind {
             behind.shown = shown;
@@ -234,7 +235,6 @@ impl Guard {
             warn!(remembered, shown = size, "the server shows an older checkpoint than the one remembered, or none");
             state.behind = Some(Behind { since: Instant::now(), shown });
         }
-        Ok(())
     }
 
     /// Asks a server for its newest checkpoint and holds it to what is remembered: for commands that open no stream of batches.

@@ -35,7 +35,9 @@ pub(super) async fn welcome(resources: &Resources, origin: &str, remembered: &[u
         return Ok(Shown { note: Vec::new(), consistency: Vec::new(), told: remembered });
     };
     show(resources, remembered, &newest).await.ok_or_else(|| {
-        Status::unavailable("the journal can't show that it continues the checkpoint you remember: its operator must act")
+        Status::unavailable(
+            "the journal can't show that it continues the checkpoint you remember: its operator must act",
+        )
     })
 }
 

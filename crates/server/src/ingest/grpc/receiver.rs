@@ -95,7 +95,7 @@ impl Receiver {
             biased;
             () = self.peer.closing.cancelled() => {
                 let drain = Answer::Drain(v1::Drain { reconnect_ms: RECONNECT_MS });
-                let _ = self.queue.send(Item::Answer(drain)).await;
+                let _ = self.queue.send(Item::Answer(Box::new(drain))).await;
                 return Ok(None);
             }
             message = timeout(IDLE_TIMEOUT, self.requests.message()) => message.map_err(|_| {
