@@ -8,6 +8,7 @@ mod house;
 mod journey;
 mod log;
 mod orders;
+mod receipts;
 mod refusals;
 mod restart;
 mod support;

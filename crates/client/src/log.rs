@@ -11,6 +11,17 @@ impl Connection {
         self.answer(self.log().get_checkpoint(request).await)
     }
 
+    /// The newest checkpoint that was signed, whether witnesses have cosigned it or not; `None` if there is none, or the server
+    /// does not know what that is.
+    pub async fn newest_checkpoint(&self) -> Result<Option<v1::Checkpoint>, ClientError> {
+        let request = v1::GetCheckpointRequest { newest_signed: true, ..Default::default() };
+        match self.log().get_checkpoint(request).await {
+            Ok(answer) => Ok(Some(answer.into_inner())),
+            Err(status) if matches!(status.code(), tonic::Code::NotFound | tonic::Code::Unimplemented) => Ok(None),
+            Err(status) => Err(self.error(&status)),
+        }
+    }
+
     /// The newest checkpoint and each one after it.
     pub async fn watch_checkpoints(
         &self,

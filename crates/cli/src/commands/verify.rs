@@ -127,7 +127,7 @@ async fn remote(
     noted: Option<(u64, ChainHash)>,
     bar: &ProgressBar,
 ) -> Result<Intact, Stopped> {
-    let connection = global.connect().await?;
+    let (connection, guard) = global.connect_guarded().await?;
     let first = connection.head().await?;
     let mut responses = connection.walk(v1::WalkRequest { from: 0, to: 0, reason }).await?;
     let Some(Message::Start(start)) = responses.next().await?.and_then(|response| response.message) else {
@@ -158,6 +158,10 @@ async fn remote(
             }
             Some(Message::End(_)) => {
                 walker.check_head(size, chain).map_err(Stopped::Altered)?;
+                // Last: where a journal was altered is worth more than that it does not continue what is remembered.
+                if let Some(guard) = guard {
+                    guard.look(&connection).await?;
+                }
                 return Ok(Intact { origin, records: size, bytes, chain });
             }
             Some(Message::Start(_)) | None => return Err(unreadable("the server's walk has a part that is not known")),
