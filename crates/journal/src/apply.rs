@@ -7,7 +7,6 @@ use std::collections::{BTreeSet, HashMap};
 
 use sigillo_model::{
     batch::Batch,
-    chain,
     entry::{Entry, Run},
     ids::{Count, Epoch, Seq, SourceId, SourceSeq, TenantId},
     limits::{BATCH_MAX_RECORDS, BLOCK_MAX_BYTES},
@@ -187,8 +186,10 @@ fn append(
         block_bytes: batch.block_bytes,
         compressed: &batch.compressed,
     };
-    let link = chain::link_all(state.chain, entry.envelopes(), &submission.commitments);
-    entry.chain_hash = link;
+    let mut rows = Vec::new();
+    state.link(entry.envelopes(), &submission.commitments, &mut rows);
+    entry.chain_hash = state.chain;
+    writes.puts.extend(rows.iter().map(layout::tree_row));
 
     for run in &submission.runs {
         let next = state.tenants.entry(run.tenant).or_default();
@@ -203,8 +204,6 @@ fn append(
             count: Count::new(source_count.get().saturating_add(count)),
         },
     );
-    state.size = state.size.saturating_add(count);
-    state.chain = link;
     state.receipt_time = entry.receipt_time;
     writes.puts.push((Table::Tail, layout::tail_key(entry.seq.get()).to_vec(), entry.encode()));
     Ok(Receipt::of(&entry, false))

@@ -25,7 +25,7 @@ use sigillo_model::{
 
 use crate::{
     Direction, Journal, OpenError, Opened, Options, Receipt, Refusal, StoreError, StoreErrorKind, Submission,
-    SubmitError, TenantRun,
+    SubmitError, TenantRun, conformance_tree,
     layout::{self, Table},
     options, recover,
     store::{Pair, RocksStore, Store, WriteSet},
@@ -34,13 +34,17 @@ use crate::{
 
 /// A store in memory. Cloning it is what a restart finds.
 #[derive(Clone, Default)]
-struct MemoryStore(Arc<Mutex<Rows>>);
+pub(crate) struct MemoryStore(pub(crate) Arc<Mutex<Rows>>);
 
-type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+pub(crate) type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
 impl Store for MemoryStore {
     fn commit(&self, writes: WriteSet) -> Result<(), StoreError> {
-        self.0.lock().unwrap().extend(writes.puts.into_iter().map(|(table, key, value)| ((table, key), value)));
+        let mut rows = self.0.lock().unwrap();
+        rows.extend(writes.puts.into_iter().map(|(table, key, value)| ((table, key), value)));
+        for key in writes.deletes {
+            rows.remove(&key);
+        }
         Ok(())
     }
 
@@ -85,7 +89,7 @@ impl Store for MemoryStore {
 
 /// What becomes of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(crate) enum Fate {
     Good,
     /// An error, and nothing was written.
     Lost,
@@ -98,14 +102,14 @@ enum Fate {
 }
 
 /// Faults on the way to a store.
-struct Faulty {
+pub(crate) struct Faulty {
     inner: Arc<dyn Store>,
-    fates: Mutex<VecDeque<Fate>>,
+    pub(crate) fates: Mutex<VecDeque<Fate>>,
     free_bytes: AtomicU64,
 }
 
 impl Faulty {
-    fn new(inner: Arc<dyn Store>) -> Arc<Self> {
+    pub(crate) fn new(inner: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self { inner, fates: Mutex::default(), free_bytes: AtomicU64::new(u64::MAX) })
     }
 }
@@ -151,7 +155,7 @@ impl Store for Faulty {
 
 /// One thing that happens to a journal.
 #[derive(Debug, Clone)]
-enum Act {
+pub(crate) enum Act {
     /// The source's next batch, of so many records, spread over tenants.
     Send {
         source: u8,
@@ -190,7 +194,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         8 => Just(Fate::Good), 1 => Just(Fate::Lost), 1 => Just(Fate::Kept), 1 => Just(Fate::FullLost), 1 => Just(Fate::FullKept),
     ];
     let act = prop_oneof![
-        8 => (0..3_u8, 1..9_u32, fate).prop_map(|(source, records, fate)| Act::Send { source, records, fate }),
+        8 => (0..3_u8, prop_oneof![4 => 1..9_u32, 1 => 200..700_u32], fate)
+            .prop_map(|(source, records, fate)| Act::Send { source, records, fate }),
         3 => (1..5_u32).prop_map(|records| Act::SendTogether { records }),
         2 => any::<prop::sample::Index>().prop_map(|which| Act::Repeat { which }),
         2 => any::<prop::sample::Index>().prop_map(|which| Act::Fork { which }),
@@ -212,31 +217,36 @@ struct Sender {
 }
 
 /// A journal under test, with what must be in it.
-struct Trial {
-    options: Options,
-    durable: Arc<dyn Store>,
+pub(crate) struct Trial {
+    pub(crate) options: Options,
+    pub(crate) durable: Arc<dyn Store>,
     reopen: fn(&Path, &Arc<dyn Store>) -> Arc<dyn Store>,
-    store: Arc<Faulty>,
-    journal: Option<Journal>,
+    pub(crate) store: Arc<Faulty>,
+    pub(crate) journal: Option<Journal>,
     senders: Vec<Sender>,
     /// The oracle: every acknowledged batch, with the receipt it got.
     acknowledged: Vec<(SourceId, Batch, Receipt)>,
     clock: u64,
 }
 
-fn origin() -> Origin {
+pub(crate) fn origin() -> Origin {
     Origin::new("test.example/journal").unwrap()
 }
 
-fn open(store: Arc<dyn Store>, options: &Options) -> Result<Opened, OpenError> {
+pub(crate) fn open(store: Arc<dyn Store>, options: &Options) -> Result<Opened, OpenError> {
     let exists = store.get(Table::Meta, layout::FORMAT_KEY)?.is_some();
     let head_file = recover::head_file(&options::head_path(&options.dir), &options.origin, exists)?;
     let recovered = recover::recover(&store, &options.origin, &head_file)?;
+    let recovered = recover::upgrade(&store, recovered)?;
     Journal::open_store(store, options, recovered, None)
 }
 
 impl Trial {
-    fn new(dir: &Path, durable: Arc<dyn Store>, reopen: fn(&Path, &Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
+    pub(crate) fn new(
+        dir: &Path,
+        durable: Arc<dyn Store>,
+        reopen: fn(&Path, &Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Self {
         let options = Options::new(dir, origin());
         let store = Faulty::new(durable.clone());
         let opened = open(store.clone(), &options).unwrap();
@@ -258,11 +268,11 @@ impl Trial {
         Self { options, durable, reopen, store, journal, senders, acknowledged: Vec::new(), clock: 1_000 }
     }
 
-    fn journal(&self) -> &Journal {
+    pub(crate) fn journal(&self) -> &Journal {
         self.journal.as_ref().unwrap()
     }
 
-    async fn act(&mut self, act: &Act) {
+    pub(crate) async fn act(&mut self, act: &Act) {
         match act {
             Act::Send { source, records, fate } => {
                 self.settle().await;
@@ -345,7 +355,7 @@ impl Trial {
         }
     }
 
-    async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         let journal = self.journal.take().unwrap();
         let size = journal.head().size;
         let closed = journal.close().await.is_ok();
@@ -358,13 +368,13 @@ impl Trial {
         self.journal = Some(opened.journal);
     }
 
-    fn make(&mut self, source: usize, records: u32) {
+    pub(crate) fn make(&mut self, source: usize, records: u32) {
         let sender = &mut self.senders[source];
         assert!(sender.unacknowledged.is_none());
         sender.unacknowledged = Some(batch_of(sender.id, sender.epoch, sender.next, sender.head, records, "true"));
     }
 
-    fn submission(&mut self, source: usize) -> Submission {
+    pub(crate) fn submission(&mut self, source: usize) -> Submission {
         self.clock += 1;
         let sender = &self.senders[source];
         self.submit_as(sender.id, sender.unacknowledged.clone().unwrap())
@@ -401,14 +411,16 @@ impl Trial {
     }
 
     /// The journal holds what was acknowledged, once, in place and in order, and nothing else; and it verifies.
-    async fn check(mut self, verify_files: bool) {
+    pub(crate) async fn check(mut self, verify_files: bool) {
         self.settle().await;
         let reader = self.journal().reader();
         let mut walker = Walker::whole(JournalState::genesis(origin()));
         let mut found = Vec::new();
+        let mut rows = Vec::new();
         for stored in reader.entries(0..u64::MAX, Direction::Forward) {
             let stored = stored.unwrap();
             walker.step(stored.bytes()).unwrap();
+            rows.extend_from_slice(walker.tree_rows());
             let entry = stored.entry().unwrap();
             found.push((
                 entry.seq,
@@ -420,6 +432,7 @@ impl Trial {
         }
         let head = reader.head();
         walker.check_head(head.size, head.chain).unwrap();
+        conformance_tree::check(&reader, &self.durable, &rows);
         let mut expected: Vec<_> = self
             .acknowledged
             .iter()
@@ -481,7 +494,7 @@ fn run(trial: impl FnOnce(&Path) -> Trial, acts: &[Act], verify_files: bool) {
     });
 }
 
-fn in_memory(dir: &Path) -> Trial {
+pub(crate) fn in_memory(dir: &Path) -> Trial {
     Trial::new(dir, Arc::new(MemoryStore::default()), |_, store| store.clone())
 }
 
@@ -535,7 +548,7 @@ fn another_origin_or_version_is_refused() {
         let error = open(trial.durable.clone(), &other).unwrap_err();
         assert!(matches!(error, OpenError::Origin { .. }), "{error}");
         let puts = vec![(Table::Meta, layout::FORMAT_KEY.to_vec(), b"sigillo journal 9".to_vec())];
-        trial.durable.commit(WriteSet { puts }).unwrap();
+        trial.durable.commit(WriteSet { puts, ..WriteSet::default() }).unwrap();
         let error = open(trial.durable.clone(), &trial.options).unwrap_err();
         assert!(matches!(error, OpenError::Version { .. }), "{error}");
     });

@@ -7,8 +7,11 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod apply;
+mod checkpoints;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod conformance_tree;
 mod error;
 mod frame;
 mod head_file;
@@ -18,12 +21,16 @@ mod read;
 mod recover;
 mod store;
 mod submit;
+mod tree;
 pub mod verify;
+mod verify_tree;
 mod writer;
 
+pub use checkpoints::KeptCheckpoint;
 pub use error::{OpenError, ReadError, SubmitError};
 pub use frame::{Head, Receipt, Refusal, Submission, TenantRun};
 pub use options::Options;
 pub use read::{Entries, Reader, StoredEntry};
 pub use store::{Direction, StoreError, StoreErrorKind};
-pub use submit::{Journal, Opened, Pending};
+pub use submit::{Compose, Journal, Opened, Pending};
+pub use tree::{Link, LinkedPart, TreeReader};

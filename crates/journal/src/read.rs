@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::{
     error::ReadError,
     frame::Head,
-    layout::{self, Table},
+    layout::{self, StoredHead, Table},
     store::{Direction, Pair, Store, StoreError, StoreErrorKind},
 };
 
@@ -24,7 +24,7 @@ const CHUNK_BYTES: usize = 4 << 20;
 #[derive(Clone)]
 pub struct Reader {
     origin: Origin,
-    store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     head: watch::Receiver<Head>,
 }
 
@@ -272,7 +272,7 @@ pub(crate) fn pairs(store: &Arc<dyn Store>, table: Table) -> Pairs {
 }
 
 /// The durable head.
-pub(crate) fn head(store: &Arc<dyn Store>) -> Result<Head, StoreError> {
+pub(crate) fn head(store: &Arc<dyn Store>) -> Result<StoredHead, StoreError> {
     let damaged = || StoreError { kind: StoreErrorKind::Damaged, message: "the stored head can't be read".to_owned() };
     let value = store.get(Table::Meta, layout::HEAD_KEY)?.ok_or_else(damaged)?;
     layout::decode_head(&value).ok_or_else(damaged)
@@ -287,14 +287,14 @@ pub(crate) fn chain_at(store: &Arc<dyn Store>, origin: &Origin, size: u64) -> Re
 }
 
 /// The entry that holds a sequence.
-fn containing(store: &dyn Store, seq: u64) -> Result<Option<StoredEntry>, ReadError> {
+pub(crate) fn containing(store: &dyn Store, seq: u64) -> Result<Option<StoredEntry>, ReadError> {
     let found = store.scan(Table::Tail, &layout::tail_key(seq), Direction::Backward, 1)?;
     let Some((key, value)) = found.into_iter().next() else { return Ok(None) };
     let stored = StoredEntry::read(&key, value)?;
     Ok((stored.end > seq).then_some(stored))
 }
 
-fn derived(seq: u64, what: &str) -> ReadError {
+pub(crate) fn derived(seq: u64, what: &str) -> ReadError {
     ReadError::Altered(Finding { from: seq, to: seq, fault: Fault::Derived(what.to_owned()) })
 }
 

@@ -9,8 +9,8 @@ use std::{
 };
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, InfoLogger, IteratorMode,
-    LogLevel, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, IteratorMode, LogLevel, WriteBatch, WriteOptions,
 };
 
 use crate::layout::Table;
@@ -28,6 +28,8 @@ pub enum Direction {
 #[derive(Debug, Default)]
 pub(crate) struct WriteSet {
     pub(crate) puts: Vec<(Table, Vec<u8>, Vec<u8>)>,
+    /// Keys that go; none of them is put too.
+    pub(crate) deletes: Vec<(Table, Vec<u8>)>,
 }
 
 /// A key and its value.
@@ -133,16 +135,19 @@ fn open_database_read_only(path: &Path, log_recovery: DBRecoveryMode) -> Result<
     options.create_if_missing(false);
     options.create_missing_column_families(false);
     check_current(path)?;
-    let mut names = DB::list_cf(&options, path)?;
-    names.sort_unstable();
-    let mut expected: Vec<&str> = Table::ALL.map(Table::name).to_vec();
-    expected.push(rocksdb::DEFAULT_COLUMN_FAMILY_NAME);
-    expected.sort_unstable();
-    if names != expected {
+    let names = DB::list_cf(&options, path)?;
+    let has = |name: &str| names.iter().any(|found| found == name);
+    let known = |name: &str| Table::ALL.iter().any(|table| table.name() == name) || name == DEFAULT_COLUMN_FAMILY_NAME;
+    // A journal of the first format has no others; one whose upgrade was cut short has some. Whoever reads the format asks for
+    // those that belong to it.
+    let first_format = Table::FORMAT_1.map(Table::name);
+    if !first_format.into_iter().all(has) || !names.iter().all(|name| known(name)) {
+        let expected = Table::ALL.map(Table::name);
         let message = format!("the database has the column families {names:?} where {expected:?} are expected");
         return Err(StoreError { kind: StoreErrorKind::Damaged, message });
     }
-    let db = DB::open_cf_descriptors_read_only(&options, path, descriptors(), false)?;
+    let descriptors = descriptors().into_iter().filter(|descriptor| has(descriptor.name()));
+    let db = DB::open_cf_descriptors_read_only(&options, path, descriptors, false)?;
     if db.iterator(IteratorMode::Start).next().transpose()?.is_some() {
         let message = "the default column family holds keys; the journal writes none there".to_owned();
         return Err(StoreError { kind: StoreErrorKind::Damaged, message });
@@ -205,10 +210,12 @@ fn descriptors() -> Vec<ColumnFamilyDescriptor> {
         .map(|table| match table {
             // Entries hold compressed blocks already.
             Table::Tail => family(table.name(), TAIL_BUFFER_BYTES, DBCompressionType::None),
+            // Hashes don't compress.
+            Table::Tree => family(table.name(), SMALL_BUFFER_BYTES, DBCompressionType::None),
             _ => family(table.name(), SMALL_BUFFER_BYTES, DBCompressionType::Lz4),
         })
         .collect();
-    families.push(family(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, SMALL_BUFFER_BYTES, DBCompressionType::Lz4));
+    families.push(family(DEFAULT_COLUMN_FAMILY_NAME, SMALL_BUFFER_BYTES, DBCompressionType::Lz4));
     families
 }
 
@@ -235,6 +242,9 @@ impl Store for RocksStore {
         let mut batch = WriteBatch::default();
         for (table, key, value) in &writes.puts {
             batch.put_cf(family!(db, table)?, key, value);
+        }
+        for (table, key) in &writes.deletes {
+            batch.delete_cf(family!(db, table)?, key);
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);

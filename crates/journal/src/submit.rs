@@ -14,13 +14,14 @@ use rustix::fs::FlockOperation;
 use sigillo_model::{
     batch::epoch_opening,
     ids::{BatchHash, Epoch, Origin, SourceId},
-    state::SourceState,
+    state::{JournalState, SourceState},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
+    checkpoints::NOTE_MAX_BYTES,
     error::{OpenError, SubmitError},
-    frame::{Head, Receipt, Submission},
+    frame::{Head, Receipt, Refusal, Submission},
     head_file::HeadFile,
     options::{self, Options},
     read::Reader,
@@ -28,6 +29,12 @@ use crate::{
     store::{RocksStore, Store},
     writer::{self, Message, Queued},
 };
+
+/// Bytes of the queue that a composed submission takes.
+const COMPOSED_BYTES: u32 = 1 << 20;
+
+/// Makes a submission of the state at which it will stand.
+pub type Compose = Box<dyn FnOnce(&JournalState) -> Result<Submission, SubmitError> + Send>;
 
 /// A journal that was opened, and what was found.
 #[derive(Debug)]
@@ -91,6 +98,7 @@ impl Journal {
             Some(recovered) => recover::check_same(&store, recovered)?,
             None => recover::recover(&store, &options.origin, &head_file)?,
         };
+        let recovered = recover::upgrade(&store, recovered)?;
         Self::open_store(store, options, recovered, Some(lock))
     }
 
@@ -101,7 +109,7 @@ impl Journal {
         lock: Option<File>,
     ) -> Result<Opened, OpenError> {
         let head_path = options::head_path(&options.dir);
-        let Recovered { state, created, unclean, verified_records } = recovered;
+        let Recovered { state, created, unclean, verified_records, .. } = recovered;
         let open = HeadFile { origin: options.origin.clone(), size: state.size, chain: state.chain, clean: false };
         open.write(&head_path).map_err(|error| OpenError::Io { path: head_path.clone(), error })?;
         let (durable, head) = watch::channel(Head::of(&state));
@@ -148,6 +156,31 @@ impl Journal {
     /// Hands a batch to the writer and waits until it is durable.
     pub async fn submit(&self, submission: Submission) -> Result<Receipt, SubmitError> {
         self.enqueue(submission).await?.await
+    }
+
+    /// Has the writer make a submission between two frames, of the exact state behind which it will stand, and waits until it is
+    /// durable: what it says of that state is true at its own place. `make` must be quick: nothing is written meanwhile.
+    pub async fn compose(&self, make: Compose) -> Result<Receipt, SubmitError> {
+        let room =
+            self.shared.room.clone().acquire_many_owned(COMPOSED_BYTES).await.map_err(|_| SubmitError::Closed)?;
+        let (reply, receipt) = oneshot::channel();
+        self.shared.queue.send(Message::Compose { make, reply, room }).map_err(|_| SubmitError::Closed)?;
+        Pending(receipt).await
+    }
+
+    /// Keeps a checkpoint of `size` durable records, in place of one of the same size, and waits until that is durable.
+    pub async fn keep_checkpoint(&self, size: u64, note: Vec<u8>) -> Result<(), SubmitError> {
+        let invalid = |message: String| Err(SubmitError::Refused(Refusal::Invalid(message)));
+        let durable = self.head().size;
+        if size > durable {
+            return invalid(format!("a checkpoint of {size} records can't be kept: {durable} are durable"));
+        }
+        if note.len() > NOTE_MAX_BYTES {
+            return invalid(format!("a checkpoint has at most {NOTE_MAX_BYTES} bytes, this one has {}", note.len()));
+        }
+        let (reply, kept) = oneshot::channel();
+        self.shared.queue.send(Message::Checkpoint { size, note, reply }).map_err(|_| SubmitError::Closed)?;
+        kept.await.unwrap_or(Err(SubmitError::Closed))
     }
 
     /// The journal's name.

@@ -16,13 +16,16 @@ use sigillo_model::{
 };
 
 use crate::{
+    checkpoints::KeptCheckpoint,
     error::OpenError,
     frame::Head,
     head_file::HeadFile,
-    layout::{self, Table},
+    layout::{self, StoredHead, Table},
     options, read,
+    recover::Format,
     store::{RocksStore, Store, StoreError, StoreErrorKind},
     submit,
+    verify_tree::TreeRows,
 };
 
 /// How far a verification has come.
@@ -131,13 +134,14 @@ struct Verification<P> {
 
 impl<P: FnMut(Progress)> Verification<P> {
     fn run(mut self) -> Result<Report, VerifyError> {
-        let (origin, head) = self.identity()?;
+        let (origin, format, head) = self.identity()?;
+        let mut rows = (format == Format::Two).then(|| TreeRows::new(self.store.clone()));
         let mut walker = Walker::whole(JournalState::genesis(origin.clone()));
         // The head file is a head that the server noted; others may have noted some too.
         for (size, chain) in self.noted.into_iter().chain([(self.head_file.size, self.head_file.chain)]) {
             walker = walker.meeting(size, chain);
         }
-        let mut report = Report { origin, records: 0, entries: 0, raw_bytes: 0, head };
+        let (mut records, mut entries, mut raw_bytes) = (0, 0, 0);
         let mut expected_memory = Fingerprint::new();
         let mut reported = 0;
         for pair in read::pairs(&self.store, Table::Tail) {
@@ -150,12 +154,15 @@ impl<P: FnMut(Progress)> Verification<P> {
             }
             let entry = walker.step(&value).map_err(VerifyError::Altered)?;
             expected_memory.add(&layout::batch_key(entry.source, entry.epoch, entry.source_seq), size);
-            report.records += u64::from(entry.records);
-            report.raw_bytes += entry.raw_bytes;
-            report.entries += 1;
-            if report.records - reported >= 8_192 {
-                reported = report.records;
-                (self.progress)(Progress { records: report.records, total: head.size, bytes: report.raw_bytes });
+            if let Some(rows) = &mut rows {
+                walker.tree_rows().iter().try_for_each(|row| rows.check(row))?;
+            }
+            records += u64::from(entry.records);
+            raw_bytes += entry.raw_bytes;
+            entries += 1;
+            if records - reported >= 8_192 {
+                reported = records;
+                (self.progress)(Progress { records, total: head.size, bytes: raw_bytes });
             }
         }
         walker.check_head(head.size, head.chain).map_err(VerifyError::Altered)?;
@@ -164,20 +171,37 @@ impl<P: FnMut(Progress)> Verification<P> {
             let what = format!("the journal was closed with {} records, nothing may follow them", self.head_file.size);
             return Err(altered(self.head_file.size, state.size, what));
         }
+        let last = state.size.saturating_sub(1);
         if head.receipt_time != state.receipt_time {
-            return Err(altered(
-                state.size.saturating_sub(1),
-                state.size,
-                "the stored head's time is not the last record's".to_owned(),
-            ));
+            return Err(altered(last, state.size, "the stored head's time is not the last record's".to_owned()));
+        }
+        if head.root.is_some_and(|root| root != state.tree.root()) {
+            return Err(altered(last, state.size, "the stored head's root is not that of the records".to_owned()));
+        }
+        if let Some(rows) = rows {
+            rows.check_end(state.size)?;
+            self.check_checkpoints(state.size)?;
         }
         self.check_derived(state, &expected_memory)?;
-        (self.progress)(Progress { records: report.records, total: head.size, bytes: report.raw_bytes });
-        Ok(report)
+        (self.progress)(Progress { records, total: head.size, bytes: raw_bytes });
+        Ok(Report { origin, records, entries, raw_bytes, head: Head::of(state) })
     }
 
-    /// `meta` holds the format, the origin and the head, and nothing else.
-    fn identity(&self) -> Result<(Origin, Head), VerifyError> {
+    /// Kept checkpoints can be read and cover records that are there; what they say needs keys to check.
+    fn check_checkpoints(&self, size: u64) -> Result<(), VerifyError> {
+        for pair in read::pairs(&self.store, Table::Checkpoints) {
+            let pair = pair.map_err(|error| at(size, &error))?;
+            let kept = KeptCheckpoint::read(pair).map_err(|error| altered(0, size, error.to_string()))?;
+            if kept.size > size {
+                let what = format!("a checkpoint of {} records is kept, the journal has {size}", kept.size);
+                return Err(altered(size, kept.size, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// `meta` holds the format, the origin and the head, and nothing else; and the tables of the format are there.
+    fn identity(&self) -> Result<(Origin, Format, StoredHead), VerifyError> {
         let mut keys = Vec::new();
         for pair in read::pairs(&self.store, Table::Meta) {
             keys.push(pair.map_err(|error| at(0, &error))?.0);
@@ -190,21 +214,21 @@ impl<P: FnMut(Progress)> Verification<P> {
             let value = self.store.get(Table::Meta, key).map_err(|error| at(0, &error))?;
             Ok(String::from_utf8_lossy(&value.unwrap_or_default()).into_owned())
         };
-        let format = text(layout::FORMAT_KEY)?;
-        if format != layout::FORMAT {
-            return Err(altered(
-                0,
-                0,
-                format!("the journal has format {format:?}, this program reads {:?}", layout::FORMAT),
-            ));
-        }
+        let found = text(layout::FORMAT_KEY)?;
+        let format = Format::read(&found).ok_or_else(|| {
+            altered(0, 0, format!("the journal has format {found:?}, this program reads {:?}", layout::FORMAT))
+        })?;
+        format.check_tables(self.store.as_ref()).map_err(|error| at(0, &error))?;
         let origin = text(layout::ORIGIN_KEY)?;
         if origin != self.head_file.origin.as_str() {
             let file = &self.head_file.origin;
             return Err(altered(0, 0, format!("the database is of journal {origin:?}, the head file of {file:?}")));
         }
         let head = read::head(&self.store).map_err(|error| at(0, &error))?;
-        Ok((self.head_file.origin.clone(), head))
+        if head.root.is_none() != (format == Format::One) {
+            return Err(altered(0, 0, "the stored head is not of the journal's format".to_owned()));
+        }
+        Ok((self.head_file.origin.clone(), format, head))
     }
 
     /// What is kept beside the records must be what the records give: nothing less, nothing more.
@@ -297,12 +321,12 @@ impl PartialEq for Fingerprint {
     }
 }
 
-fn altered(from: u64, to: u64, what: String) -> VerifyError {
+pub(crate) fn altered(from: u64, to: u64, what: String) -> VerifyError {
     VerifyError::Altered(Finding { from, to, fault: Fault::Derived(what) })
 }
 
 /// A failure of the store after `size` records: damage is an alteration, anything else says nothing about the records.
-fn at(size: u64, error: &StoreError) -> VerifyError {
+pub(crate) fn at(size: u64, error: &StoreError) -> VerifyError {
     match error.kind {
         StoreErrorKind::Damaged => altered(size, size, format!("the database is damaged here or after: {error}")),
         StoreErrorKind::NoSpace | StoreErrorKind::Failed => VerifyError::Unreadable(error.to_string()),

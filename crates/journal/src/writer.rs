@@ -14,7 +14,7 @@ use std::{
 
 use sigillo_model::{
     class::Class,
-    ids::{Origin, SourceId},
+    ids::{ClassId, Origin, SourceId},
     state::{JournalState, SourceState},
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -27,7 +27,8 @@ use crate::{
     layout::{self, Table},
     read::StoredEntry,
     recover,
-    store::{Store, StoreError, StoreErrorKind},
+    store::{Store, StoreError, StoreErrorKind, WriteSet},
+    submit::Compose,
 };
 
 /// Bytes of batches that one frame takes at most, so that a sync stays short.
@@ -41,6 +42,18 @@ const LAST_BYTES: u64 = 16 << 20;
 
 pub(crate) enum Message {
     Batch(Box<Queued>),
+    /// A batch that is made by the writer, of the state between two frames.
+    Compose {
+        make: Compose,
+        reply: oneshot::Sender<Result<Receipt, SubmitError>>,
+        room: OwnedSemaphorePermit,
+    },
+    /// A checkpoint to keep.
+    Checkpoint {
+        size: u64,
+        note: Vec<u8>,
+        reply: oneshot::Sender<Result<(), SubmitError>>,
+    },
     Close(CloseReply),
 }
 
@@ -112,31 +125,67 @@ struct Writer {
 impl Writer {
     /// Works until it is told to close, or nobody is left to send. Returns how that went, and who wants to know.
     fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> (Result<(), SubmitError>, Option<CloseReply>) {
-        let mut closing = None;
-        while closing.is_none() {
-            let Some(first) = messages.blocking_recv() else { break };
+        loop {
+            let Some(first) = messages.blocking_recv() else { return (self.close(), None) };
             let mut frame = Vec::new();
             let mut bytes = 0;
             let mut next = Some(first);
+            // What ends a frame and is done after it.
+            let mut after = None;
             while let Some(message) = next.take() {
-                match message {
-                    Message::Batch(queued) => {
-                        bytes += queued.submission.batch.compressed.len();
-                        frame.push(*queued);
-                    }
-                    Message::Close(reply) => {
-                        messages.close();
-                        closing = Some(reply);
-                        break;
-                    }
-                }
+                let Message::Batch(queued) = message else {
+                    after = Some(message);
+                    break;
+                };
+                bytes += queued.submission.batch.compressed.len();
+                frame.push(*queued);
                 if bytes < FRAME_MAX_BYTES && frame.len() < FRAME_MAX_BATCHES {
                     next = messages.try_recv().ok();
                 }
             }
             self.frame(frame);
+            match after {
+                Some(Message::Compose { make, reply, room }) => self.compose(make, reply, room),
+                Some(Message::Checkpoint { size, note, reply }) => {
+                    // Whoever has gone away does not want to know.
+                    let _ = reply.send(self.keep_checkpoint(size, &note));
+                }
+                Some(Message::Close(reply)) => {
+                    // What was queued before this is written; what comes now is refused.
+                    messages.close();
+                    return (self.close(), Some(reply));
+                }
+                Some(Message::Batch(_)) | None => (),
+            }
         }
-        (self.close(), closing)
+    }
+
+    /// A frame of one submission, which is made of the state that it follows.
+    fn compose(
+        &mut self,
+        make: Compose,
+        reply: oneshot::Sender<Result<Receipt, SubmitError>>,
+        room: OwnedSemaphorePermit,
+    ) {
+        // The product makes it: it may use the reserve. In bad health the state is of no worth.
+        let free_bytes = self.ready();
+        let made = self.refusal(Class::Journal.id(), free_bytes).map_or_else(|| make(&self.state), Err);
+        match made {
+            Ok(submission) => self.frame(vec![Queued { submission, reply, room }]),
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    fn keep_checkpoint(&mut self, size: u64, note: &[u8]) -> Result<(), SubmitError> {
+        let free_bytes = self.ready();
+        if let Some(refusal) = self.refusal(Class::Journal.id(), free_bytes) {
+            return Err(refusal);
+        }
+        let row = (Table::Checkpoints, layout::tail_key(size).to_vec(), layout::encode_note(note));
+        let store = self.store.clone();
+        store.commit(WriteSet { puts: vec![row], ..WriteSet::default() }).map_err(|error| self.fail(&error))
     }
 
     /// One frame: check the disk, order and apply, commit and sync, publish, answer.
@@ -162,28 +211,37 @@ impl Writer {
         if frame.is_empty() {
             return frame;
         }
+        let free_bytes = self.ready();
+        let mut admitted = Vec::with_capacity(frame.len());
+        for queued in frame {
+            match self.refusal(queued.submission.class, free_bytes) {
+                None => admitted.push(queued),
+                Some(refusal) => {
+                    let _ = queued.reply.send(Err(refusal));
+                }
+            }
+        }
+        admitted
+    }
+
+    /// Comes back from a full disk if there is room again. Returns the free bytes.
+    fn ready(&mut self) -> u64 {
         let free_bytes = self.store.free_bytes().unwrap_or(0);
         if matches!(self.health, Health::Full) && free_bytes >= LAST_BYTES {
             self.recover_from_full_disk();
         }
-        let mut admitted = Vec::with_capacity(frame.len());
-        for queued in frame {
-            let needed = if queued.submission.class == Class::Journal.id() {
-                self.reserve_bytes.min(LAST_BYTES)
-            } else {
-                self.reserve_bytes
-            };
-            let refusal = match &self.health {
-                Health::Poisoned(reason) => SubmitError::Poisoned(reason.clone()),
-                Health::Good if free_bytes >= needed => {
-                    admitted.push(queued);
-                    continue;
-                }
-                Health::Good | Health::Full => SubmitError::NoSpace { free_bytes, reserve_bytes: self.reserve_bytes },
-            };
-            let _ = queued.reply.send(Err(refusal));
+        free_bytes
+    }
+
+    /// Why nothing of this class can be written now.
+    fn refusal(&self, class: ClassId, free_bytes: u64) -> Option<SubmitError> {
+        let own = class == Class::Journal.id();
+        let needed = if own { self.reserve_bytes.min(LAST_BYTES) } else { self.reserve_bytes };
+        match &self.health {
+            Health::Poisoned(reason) => Some(SubmitError::Poisoned(reason.clone())),
+            Health::Good if free_bytes >= needed => None,
+            Health::Good | Health::Full => Some(SubmitError::NoSpace { free_bytes, reserve_bytes: self.reserve_bytes }),
         }
-        admitted
     }
 
     fn commit(&mut self, submissions: &[Submission]) -> Vec<Result<Receipt, SubmitError>> {
@@ -192,7 +250,7 @@ impl Writer {
         if !applied.writes.puts.is_empty()
             && let Err(error) = store.commit(applied.writes)
         {
-            return self.failed(&error, submissions.len());
+            return vec![Err(self.fail(&error)); submissions.len()];
         }
         // Durable from here on: only now may anybody see it.
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
@@ -202,9 +260,9 @@ impl Writer {
         applied.outcomes
     }
 
-    /// A write failed: none of the frame is acknowledged, and the writer stops or waits for room.
-    fn failed(&mut self, error: &StoreError, batches: usize) -> Vec<Result<Receipt, SubmitError>> {
-        let answer = if error.kind == StoreErrorKind::NoSpace {
+    /// A write failed: nothing of it is acknowledged, and the writer stops or waits for room.
+    fn fail(&mut self, error: &StoreError) -> SubmitError {
+        if error.kind == StoreErrorKind::NoSpace {
             tracing::error!(%error, "the disk is full; the journal will be opened anew when there is room");
             self.health = Health::Full;
             let free_bytes = self.store.free_bytes().unwrap_or(0);
@@ -213,8 +271,7 @@ impl Writer {
             tracing::error!(%error, "a write to the journal failed; nothing is taken until a restart");
             self.health = Health::Poisoned(error.to_string());
             SubmitError::Poisoned(error.to_string())
-        };
-        vec![Err(answer); batches]
+        }
     }
 
     /// Opens the database anew and verifies its end; what was acknowledged must be there.

@@ -7,10 +7,10 @@ use std::{collections::hash_map, fmt};
 use crate::{
     batch::{self, batch_hash},
     block::{Block, BlockError, Inflater},
-    chain,
     entry::{Entry, EntryError},
     ids::{ChainHash, Count, Epoch, ReceiptTime, SourceId, SourceSeq},
     state::{JournalState, SourceState},
+    tree::TreeRow,
 };
 
 /// The first place at which a journal is not what it should be.
@@ -139,6 +139,8 @@ pub struct Walker {
     state: JournalState,
     whole: bool,
     inflater: Inflater,
+    /// Rows of the tree that the last step completed.
+    rows: Vec<TreeRow>,
     /// Heads noted earlier that the walk has still to meet: size and chain value.
     noted: Vec<(u64, ChainHash)>,
 }
@@ -146,13 +148,13 @@ pub struct Walker {
 impl Walker {
     /// Walks from the first record. `state` is [`JournalState::genesis`], or where an earlier whole walk ended.
     pub fn whole(state: JournalState) -> Self {
-        Self { state, whole: true, inflater: Inflater::default(), noted: Vec::new() }
+        Self { state, whole: true, inflater: Inflater::default(), rows: Vec::new(), noted: Vec::new() }
     }
 
-    /// Walks a part of a journal, of which `state` need hold only size, chain value and time: a source's or tenant's numbers
-    /// are believed where they are first met.
+    /// Walks a part of a journal, of which `state` need hold only size, chain value, tree and time: a source's or tenant's
+    /// numbers are believed where they are first met.
     pub fn part(state: JournalState) -> Self {
-        Self { state, whole: false, inflater: Inflater::default(), noted: Vec::new() }
+        Self { state, whole: false, inflater: Inflater::default(), rows: Vec::new(), noted: Vec::new() }
     }
 
     /// Demands that the walk meets a head that somebody noted earlier: after `size` records, `chain`.
@@ -167,6 +169,11 @@ impl Walker {
     /// Where the walk stands.
     pub fn state(&self) -> &JournalState {
         &self.state
+    }
+
+    /// The rows of the tree that the last step completed, each level's in order.
+    pub fn tree_rows(&self) -> &[TreeRow] {
+        &self.rows
     }
 
     /// Checks the next stored entry and steps over it. After a finding the walk does not go on.
@@ -229,8 +236,9 @@ impl Walker {
                 return Err(Fault::BatchHash);
             }
         }
-        let chain = chain::link_all(self.state.chain, entry.envelopes(), &commitments);
-        if chain != entry.chain_hash {
+        self.rows.clear();
+        self.state.link(entry.envelopes(), &commitments, &mut self.rows);
+        if self.state.chain != entry.chain_hash {
             return Err(Fault::ChainHash);
         }
         self.step_tenants(entry)?;
@@ -245,8 +253,6 @@ impl Walker {
                 count: Count::new(entry.source_count.get() + count),
             },
         );
-        self.state.size = entry.end();
-        self.state.chain = chain;
         self.state.receipt_time = entry.receipt_time;
         Ok(Walked {
             records: entry.count,

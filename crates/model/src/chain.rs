@@ -27,11 +27,22 @@ pub fn link_all<'a>(
     envelopes: impl IntoIterator<Item = Envelope>,
     commitments: impl IntoIterator<Item = &'a Commitment>,
 ) -> ChainHash {
+    link_each(start, envelopes, commitments, |_| ())
+}
+
+/// As [`link_all`]; `linked` gets the value after each record.
+pub fn link_each<'a>(
+    start: ChainHash,
+    envelopes: impl IntoIterator<Item = Envelope>,
+    commitments: impl IntoIterator<Item = &'a Commitment>,
+    mut linked: impl FnMut(&ChainHash),
+) -> ChainHash {
     let mut hasher = hash::CHAIN.hasher();
-    envelopes
-        .into_iter()
-        .zip(commitments)
-        .fold(start, |previous, (envelope, commitment)| link(&mut hasher, &previous, &envelope, commitment))
+    envelopes.into_iter().zip(commitments).fold(start, |previous, (envelope, commitment)| {
+        let value = link(&mut hasher, &previous, &envelope, commitment);
+        linked(&value);
+        value
+    })
 }
 
 fn link(hasher: &mut blake3::Hasher, previous: &ChainHash, envelope: &Envelope, commitment: &Commitment) -> ChainHash {

@@ -218,6 +218,6 @@ pub(crate) fn unreadable(error: ReadError) -> Ended {
     tracing::error!(%error, "the journal could not be read");
     match error {
         ReadError::Altered(finding) => Ended::Altered(Box::new(finding)),
-        ReadError::Store(_) => Ended::Failed,
+        ReadError::Store(_) | ReadError::Beyond { .. } => Ended::Failed,
     }
 }
