@@ -45,7 +45,8 @@ pub fn link_each<'a>(
     })
 }
 
-fn link(hasher: &mut blake3::Hasher, previous: &ChainHash, envelope: &Envelope, commitment: &Commitment) -> ChainHash {
+/// The value after one record; `hasher` is that of the chain's context.
+pub(crate) fn link(hasher: &mut blake3::Hasher, previous: &ChainHash, envelope: &Envelope, commitment: &Commitment) -> ChainHash {
     let mut input = [0_u8; 32 + ENVELOPE_BYTES + 32];
     let (first, rest) = input.split_at_mut(32);
     let (second, third) = rest.split_at_mut(ENVELOPE_BYTES);

@@ -29,13 +29,20 @@ impl Default for Committer {
 impl Committer {
     /// Commits to the record at `index` of the batch that has this secret.
     pub fn commit(&mut self, secret: &BatchSecret, index: u32, record: RecordRef<'_>) -> Commitment {
-        self.commit.reset().update(&[record.bitmap()]);
-        for part in Part::ALL {
-            if let Some(bytes) = record.part(part) {
-                let salt = self.salt(secret, index, part);
-                let hash = self.part_hash(&salt, part, bytes);
-                self.commit.update(&hash);
-            }
+        let hashes = Part::ALL.map(|part| {
+            let bytes = record.part(part)?;
+            let salt = self.salt(secret, index, part);
+            Some(self.part_hash(&salt, part, bytes))
+        });
+        self.combine(&hashes)
+    }
+
+    /// Commits to a record by the hashes of its present parts, the absent ones being `None`. Index: [`Part`].
+    pub fn combine(&mut self, hashes: &[Option<[u8; 32]>; 3]) -> Commitment {
+        let bitmap = (0..).zip(hashes).fold(0_u8, |bits, (j, hash)| bits | u8::from(hash.is_some()) << j);
+        self.commit.reset().update(&[bitmap]);
+        for hash in hashes.iter().flatten() {
+            self.commit.update(hash);
         }
         Commitment::new(*self.commit.finalize().as_bytes())
     }
