@@ -15,6 +15,7 @@ mod feed;
 mod files;
 mod health;
 mod ingest;
+mod log;
 mod own;
 mod query;
 mod reads;

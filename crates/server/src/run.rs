@@ -14,7 +14,7 @@ use sigillo_journal::{Journal, Opened, Options};
 use sigillo_model::limits::MESSAGE_MAX_BYTES;
 use sigillo_proto::{
     FILE_DESCRIPTOR_SET,
-    v1::{audit_server::AuditServer, ingest_server::IngestServer, query_server::QueryServer},
+    v1::{audit_server::AuditServer, ingest_server::IngestServer, log_server::LogServer, query_server::QueryServer},
 };
 use tokio::{
     net::TcpListener,
@@ -37,6 +37,7 @@ use crate::{
         grpc::{self, IngestService},
         pace::Pace,
     },
+    log,
     own::{Event, Own},
     query::{self, QueryService},
     reads::Reads,
@@ -54,6 +55,7 @@ const REQUEST_MAX_BYTES: usize = 256 << 10;
 pub struct Listeners {
     grpc: TcpListener,
     metrics: TcpListener,
+    publish: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -62,7 +64,11 @@ impl Listeners {
         let bind = async |address: SocketAddr| {
             TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
         };
-        Ok(Self { grpc: bind(settings.listen).await?, metrics: bind(settings.metrics_listen).await? })
+        let publish = match settings.checkpoint.as_ref().and_then(|checkpoint| checkpoint.publish_listen) {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        Ok(Self { grpc: bind(settings.listen).await?, metrics: bind(settings.metrics_listen).await?, publish })
     }
 
     /// Where gRPC is really listened on.
@@ -74,11 +80,18 @@ impl Listeners {
     pub fn metrics(&self) -> Result<SocketAddr, ServerError> {
         self.metrics.local_addr().map_err(ServerError::file("the metrics listener"))
     }
+
+    /// Where checkpoint and tiles are really published, if they are.
+    pub fn publish(&self) -> Result<Option<SocketAddr>, ServerError> {
+        let address = self.publish.as_ref().map(TcpListener::local_addr).transpose();
+        address.map_err(ServerError::file("the listener for published resources"))
+    }
 }
 
 /// Checks what a start would read besides the configuration itself.
 pub fn check(settings: &Settings) -> Result<(), ServerError> {
     telemetry::filter(&settings.log)?;
+    log::prepare(settings)?;
     Tls::load(settings.tls.clone()).map(drop)
 }
 
@@ -103,6 +116,10 @@ pub async fn run(
     files::fit(&mut settings.limits);
     let tls = Arc::new(Tls::load(settings.tls.clone())?);
     let metrics = telemetry::metrics()?;
+    let (log, signing) = log::prepare(&settings)?;
+    if let Some(key) = log.receipt_key() {
+        tracing::info!(key = %key.verifier(), "receipts are signed");
+    }
     let clock = Arc::new(clock);
     let (opened, known) = open(&settings).await?;
     let journal = opened.journal.clone();
@@ -131,22 +148,35 @@ pub async fn run(
         reads: Reads::new(own.clone(), Arc::clone(&identities), settings.limits.reads),
         limits: settings.limits,
         tasks: tasks.clone(),
+        log: Arc::clone(&log),
     });
+    let resources = log::Resources::new(Arc::clone(&log), journal.reader());
+    let log_service = log::LogService::new(resources.clone(), Arc::clone(&identities));
     let routes = Routes::new(health_service)
         .add_service(reflection()?)
         .add_service(IngestServer::new(IngestService::new(ingest)).max_decoding_message_size(MESSAGE_MAX_BYTES))
         .add_service(
             QueryServer::new(QueryService::new(Arc::clone(&reading))).max_decoding_message_size(REQUEST_MAX_BYTES),
         )
+        .add_service(LogServer::new(log_service).max_decoding_message_size(REQUEST_MAX_BYTES))
         .add_service(AuditServer::new(AuditService::new(reading)).max_decoding_message_size(REQUEST_MAX_BYTES))
         .prepare();
 
-    let (grpc, scraped) = (listeners.grpc()?, listeners.metrics()?);
-    write_addresses(&settings.data_dir, grpc, scraped)?;
+    let (grpc, scraped, published) = (listeners.grpc()?, listeners.metrics()?, listeners.publish()?);
+    write_addresses(&settings.data_dir, grpc, scraped, published)?;
     let closing = CancellationToken::new();
     let accept = Accept { tls: Arc::clone(&tls), routes, limits: settings.limits, closing: closing.clone() };
     let accepting = tokio::spawn(accept::serve(listeners.grpc, accept));
     let collecting = tokio::spawn(telemetry::serve(listeners.metrics, metrics, closing.clone()));
+    let checkpointer = signing
+        .map(|signing| signing.checkpointer(log, journal.clone(), own.clone(), health.clone(), &settings))
+        .transpose()?;
+    let signing = checkpointer.map(|checkpointer| tokio::spawn(checkpointer.run(closing.clone())));
+    let publishing = listeners.publish.map(|listener| {
+        let plain = published.is_some_and(|address| address.ip().is_loopback());
+        let tls = (!plain).then(|| Arc::clone(&tls));
+        tokio::spawn(log::publish(listener, tls, resources, closing.clone()))
+    });
     tracing::info!(listen = %grpc, metrics = %scraped, origin = %settings.origin, "listening");
     notify(&[sd_notify::NotifyState::Ready]);
 
@@ -171,6 +201,9 @@ pub async fn run(
         tracing::warn!("streams did not end in time: cut");
     }
     collecting.await?;
+    for task in [signing, publishing].into_iter().flatten() {
+        task.await?;
+    }
     let head = journal.head();
     own.note(Event::new("journal.stopped").body("the server stops").number("size", head.size)).await;
     journal.close().await.map_err(ServerError::Close)?;
@@ -358,10 +391,17 @@ fn reflection() -> Result<
 }
 
 /// Puts the addresses where those find them who started the server on a free port; whole or not at all.
-fn write_addresses(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<(), ServerError> {
+fn write_addresses(
+    dir: &Path,
+    listen: SocketAddr,
+    metrics: SocketAddr,
+    publish: Option<SocketAddr>,
+) -> Result<(), ServerError> {
     let path = dir.join("addresses.toml");
     let new = dir.join("addresses.toml.new");
-    fs::write(&new, format!("listen = \"{listen}\"\nmetrics = \"{metrics}\"\n")).map_err(ServerError::file(&new))?;
+    let publish = publish.map_or_else(String::new, |publish| format!("publish = \"{publish}\"\n"));
+    let text = format!("listen = \"{listen}\"\nmetrics = \"{metrics}\"\n{publish}");
+    fs::write(&new, text).map_err(ServerError::file(&new))?;
     fs::rename(&new, &path).map_err(ServerError::file(&path))
 }
 

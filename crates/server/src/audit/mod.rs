@@ -38,6 +38,7 @@ impl AuditService {
             size: head.size,
             chain_hash: head.chain.as_bytes().to_vec().into(),
             receipt_time_unix_nano: head.receipt_time.get(),
+            checkpoint_state: self.shared.log.state().into(),
         }
     }
 }

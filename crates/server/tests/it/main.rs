@@ -4,5 +4,8 @@ mod identity;
 mod ingest;
 mod life;
 mod limits;
+mod log;
+mod publish;
 mod reads;
 mod support;
+mod witness;
