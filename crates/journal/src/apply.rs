@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use sigillo_model::{
     batch::Batch,
-    entry::{Entry, Run},
+    entry::{Entry, Run, Salts},
     ids::{Count, Epoch, Seq, SourceId, SourceSeq, TenantId},
     limits::{BATCH_MAX_RECORDS, BLOCK_MAX_BYTES},
     state::{JournalState, SourceState},
@@ -180,7 +180,7 @@ fn append(
         source_count,
         batch_hash: batch.hash,
         chain_hash: state.chain,
-        secret: batch.secret.clone(),
+        salts: Salts::Secret(batch.secret.clone()),
         tenants,
         runs,
         block_bytes: batch.block_bytes,

@@ -7,11 +7,10 @@ use std::{cell::RefCell, ops::Range, sync::Arc};
 
 use sigillo_model::{
     audit::{Fault, Finding},
-    batch,
     block::{Block, Inflater},
     chain,
     commitment::Committer,
-    entry::Entry,
+    entry::{Entry, HeldPart},
     envelope::Envelope,
     ids::{ChainHash, Commitment, NodeHash, Origin},
     proof::{self, MakeError, Subtrees},
@@ -236,7 +235,7 @@ fn chain_values(store: &Arc<dyn Store>, origin: &Origin, range: Range<u64>) -> R
         };
         let block = open(&entry, &mut inflater)?;
         let end = entry.end().min(range.end);
-        let commitments = batch::commitments_within(&entry.secret, &block, place(&entry, at)..place(&entry, end));
+        let commitments = entry.commitments_within(&block, place(&entry, at)..place(&entry, end));
         let envelopes = entry.envelopes().skip(place(&entry, at) as usize);
         let after = chain::link_each(before, envelopes, &commitments, |value| {
             if at >= range.start {
@@ -280,17 +279,17 @@ pub struct Link {
     pub envelope: Envelope,
     /// To the record.
     pub commitment: Commitment,
-    /// The parts that the record has: core, personal, content.
+    /// The parts that the record had: core, personal, content. All `None` if the whole record was erased or purged.
     pub parts: [Option<LinkedPart>; 3],
-    /// The record.
+    /// The record, as far as it is kept.
     pub record: Record,
 }
 
 /// A part of a record, as its commitment covers it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LinkedPart {
-    /// `salt_j`: only for those who may see the part.
-    pub salt: [u8; 32],
+    /// `salt_j`: only for those who may see the part. `None` if the part was erased.
+    pub salt: Option<[u8; 32]>,
     /// `p_j`.
     pub hash: [u8; 32],
 }
@@ -309,16 +308,21 @@ fn link(store: &Arc<dyn Store>, origin: &Origin, seq: u64) -> Result<Link, ReadE
     let mut inflater = Inflater::default();
     let block = open(&entry, &mut inflater)?;
     let places = place(&entry, from)..place(&entry, seq);
-    let commitments = batch::commitments_within(&entry.secret, &block, places.clone());
+    let commitments = entry.commitments_within(&block, places.clone());
     let previous = chain::link_all(before, entry.envelopes().skip(places.start as usize), &commitments);
     let envelope = entry.envelopes().nth(places.end as usize).ok_or_else(missing)?;
     let record = block.records().nth(places.end as usize).ok_or_else(missing)?;
+    let held = entry.held(&block).nth(places.end as usize).ok_or_else(missing)?;
     let mut committer = Committer::default();
-    let parts = Part::ALL.map(|part| {
-        let salt = committer.salt(&entry.secret, places.end, part);
-        record.part(part).map(|bytes| LinkedPart { salt, hash: committer.part_hash(&salt, part, bytes) })
+    let parts = Part::ALL.map(|part| match held.held(part) {
+        HeldPart::Absent => None,
+        HeldPart::Kept { salt, bytes } => {
+            let salt = *salt.expose();
+            Some(LinkedPart { salt: Some(salt), hash: committer.part_hash(&salt, part, bytes) })
+        }
+        HeldPart::Gone(hash) => Some(LinkedPart { salt: None, hash: *hash.as_bytes() }),
     });
-    let commitment = committer.commit(&entry.secret, places.end, record);
+    let commitment = committer.commit_held(&held);
     Ok(Link { previous, envelope, commitment, parts, record: record.into() })
 }
 
@@ -328,9 +332,8 @@ fn place(entry: &Entry<'_>, seq: u64) -> u32 {
     u32::try_from(seq.saturating_sub(entry.seq.get())).unwrap_or(u32::MAX)
 }
 
-fn open<'a>(entry: &Entry<'_>, inflater: &'a mut Inflater) -> Result<Block<'a>, ReadError> {
-    let inflated = inflater.inflate(entry.compressed, entry.block_bytes as usize);
-    let block = inflated.and_then(Block::parse).map_err(|error| altered(entry, Fault::Block(error)))?;
+fn open<'a>(entry: &'a Entry<'_>, inflater: &'a mut Inflater) -> Result<Block<'a>, ReadError> {
+    let block = entry.block(inflater).map_err(|error| altered(entry, Fault::Block(error)))?;
     if block.count() != entry.count {
         return Err(altered(entry, Fault::Count { stated: entry.count, found: block.count() }));
     }

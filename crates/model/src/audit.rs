@@ -5,8 +5,8 @@
 use std::{collections::hash_map, fmt};
 
 use crate::{
-    batch::{self, batch_hash},
-    block::{Block, BlockError, Inflater},
+    batch::batch_hash,
+    block::{BlockError, Inflater},
     entry::{Entry, EntryError},
     ids::{ChainHash, Count, Epoch, ReceiptTime, SourceId, SourceSeq},
     state::{JournalState, SourceState},
@@ -222,11 +222,11 @@ impl Walker {
         if entry.receipt_time < self.state.receipt_time {
             return Err(Fault::Time { before: self.state.receipt_time, found: entry.receipt_time });
         }
-        let block = Block::parse(self.inflater.inflate(entry.compressed, entry.block_bytes as usize)?)?;
+        let block = entry.block(&mut self.inflater)?;
         if block.count() != entry.count {
             return Err(Fault::Count { stated: entry.count, found: block.count() });
         }
-        let commitments = batch::commitments(&entry.secret, &block);
+        let commitments = entry.commitments(&block);
 
         let known = self.state.sources.get(&entry.source).copied();
         if known.is_some() || self.whole {

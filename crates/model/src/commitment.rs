@@ -7,6 +7,7 @@
 //! ```
 
 use crate::{
+    entry::{Held, HeldPart},
     hash,
     ids::{BatchSecret, Commitment},
     record::{Part, RecordRef},
@@ -43,6 +44,26 @@ impl Committer {
         self.commit.reset().update(&[bitmap]);
         for hash in hashes.iter().flatten() {
             self.commit.update(hash);
+        }
+        Commitment::new(*self.commit.finalize().as_bytes())
+    }
+
+    /// The commitment to a record of which something may be gone: what stands for it goes in as it is.
+    pub fn commit_held(&mut self, held: &Held<'_>) -> Commitment {
+        let parts = match held {
+            Held::Parts(parts) => parts,
+            Held::Commitment(commitment) => return *commitment,
+        };
+        let present = Part::ALL.into_iter().zip(parts).filter(|(_, part)| !matches!(part, HeldPart::Absent));
+        let bitmap = present.clone().fold(0, |bits, (part, _)| bits | 1 << part.number());
+        self.commit.reset().update(&[bitmap]);
+        for (part, held) in present {
+            let hash = match held {
+                HeldPart::Kept { salt, bytes } => self.part_hash(salt.expose(), part, bytes),
+                HeldPart::Gone(hash) => *hash.as_bytes(),
+                HeldPart::Absent => continue,
+            };
+            self.commit.update(&hash);
         }
         Commitment::new(*self.commit.finalize().as_bytes())
     }

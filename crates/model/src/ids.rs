@@ -129,6 +129,10 @@ bytes_type!(
     Commitment, 32
 );
 bytes_type!(
+    /// Salted hash of one part of a record (`p_j`).
+    PartHash, 32
+);
+bytes_type!(
     /// Value of a sender's batch chain (`a_b`), or the opening value of an epoch.
     BatchHash, 32
 );
@@ -251,6 +255,28 @@ impl BatchSecret {
 impl fmt::Debug for BatchSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BatchSecret(..)")
+    }
+}
+
+/// The salt of one part of one record. Never shown: without it, a part that can be guessed can't be looked up by its hash.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Salt([u8; 32]);
+
+impl Salt {
+    /// Wraps the bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for storing and hashing only.
+    pub const fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Salt(..)")
     }
 }
 

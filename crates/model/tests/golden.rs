@@ -9,7 +9,7 @@ use sigillo_model::{
     block::{Block, BlockBuilder, Inflater, compress},
     chain::{genesis, link_all},
     commitment::Committer,
-    entry::{Entry, Run},
+    entry::{Entry, Run, Salts},
     envelope::{ENVELOPE_BYTES, Envelope, Flags},
     ids::{
         BatchHash, BatchSecret, ChainHash, ClassId, Count, Epoch, Origin, ReceiptTime, RetentionId, Seq, SourceId,
@@ -117,7 +117,7 @@ fn entry(
         source_count: Count::new(0),
         batch_hash,
         chain_hash: ChainHash::new([0; 32]),
-        secret: BatchSecret::new(std::array::from_fn(|i| u8::try_from(i).unwrap())),
+        salts: Salts::Secret(BatchSecret::new(std::array::from_fn(|i| u8::try_from(i).unwrap()))),
         tenants: vec![(TenantId::from_name("provider"), Count::new(0)), (TenantId::from_name("acme"), Count::new(41))],
         runs: vec![run(0, Flags::TENANT_REFUSED, 1), run(1, Flags::default(), 2)],
         block_bytes: u32::try_from(block.len()).unwrap(),
@@ -153,7 +153,7 @@ fn the_golden_entry_is_read() {
         (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect();
     let entry = Entry::decode(&bytes).unwrap();
     let mut inflater = Inflater::default();
-    let block = Block::parse(inflater.inflate(entry.compressed, entry.block_bytes as usize).unwrap()).unwrap();
+    let block = entry.block(&mut inflater).unwrap();
     assert!(block.records().eq(records()));
     let envelopes: Vec<Envelope> = entry.envelopes().collect();
     assert_eq!(envelopes[2].tenant_count, Count::new(42));
@@ -165,9 +165,8 @@ fn the_golden_entry_is_read() {
         builder.push(record).unwrap();
     }
     let opening = epoch_opening(&origin, entry.source, entry.epoch, None);
-    let batch =
-        Batch::seal(&mut builder, entry.source, entry.epoch, entry.source_seq, opening, entry.secret.clone(), 1)
-            .unwrap();
+    let secret = entry.secret().unwrap().clone();
+    let batch = Batch::seal(&mut builder, entry.source, entry.epoch, entry.source_seq, opening, secret, 1).unwrap();
     assert_eq!(batch.hash, entry.batch_hash);
 }
 

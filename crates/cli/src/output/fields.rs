@@ -5,6 +5,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::{Timestamp, fmt::temporal::DateTimePrinter, tz::TimeZone};
 use serde_json::{Map, Value, json};
 use sigillo_model::{
+    entry::Gone,
     envelope::{Envelope, Flags},
     record::{Part, RecordRef},
 };
@@ -34,6 +35,12 @@ impl<'a> Shown<'a> {
     /// Event time, else observed time, else receipt time; nanoseconds since the epoch.
     pub(crate) fn time(&self) -> u64 {
         self.fields.time().unwrap_or(self.envelope.receipt_time.get())
+    }
+
+    /// What was erased or purged of it, if anything was.
+    pub(crate) fn gone(&self) -> Option<Gone> {
+        let bits = u8::try_from(self.result.gone).ok()?;
+        Gone::from_bits(bits).filter(|gone| *gone != Gone::NOTHING)
     }
 
     /// The object. Absent and empty fields are left out; 64-bit times are RFC 3339 in UTC, exact to the nanosecond; bytes are
@@ -84,6 +91,9 @@ impl<'a> Shown<'a> {
             named.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| name).collect();
         if !set.is_empty() {
             out.put("flags", set);
+        }
+        if let Some(gone) = self.gone() {
+            out.put("erased", gone.to_string());
         }
     }
 }

@@ -149,7 +149,7 @@ struct Names {
 
 impl Names {
     fn answer(&self, hit: Hit) -> (SearchResponse, usize) {
-        let Hit { envelope, record } = hit;
+        let Hit { envelope, record, gone } = hit;
         let bytes = ANSWER_BYTES + record.as_ref().length();
         let source = |source: SourceId| self.directory.source_name(source).unwrap_or_default().to_owned();
         let result = v1::ResultRecord {
@@ -160,6 +160,7 @@ impl Names {
             class: self.directory.class_name(envelope.class).unwrap_or_default().to_owned(),
             source: source(envelope.source),
             tenant: self.identities.tenant_name(envelope.tenant).unwrap_or_default(),
+            gone: gone.bits().into(),
         };
         (SearchResponse { message: Some(Answer::Record(result)) }, bytes)
     }

@@ -193,8 +193,8 @@ impl Source {
         let sent = self.sent.get_mut(number).with_context(|| format!("entry {number} was never sent"))?;
         let batch = &sent.batch;
         ensure!(
-            (entry.epoch, entry.source_seq, entry.count, &entry.batch_hash, &entry.secret)
-                == (batch.epoch, batch.first, batch.count, &batch.hash, &batch.secret)
+            (entry.epoch, entry.source_seq, entry.count, &entry.batch_hash, entry.secret())
+                == (batch.epoch, batch.first, batch.count, &batch.hash, Some(&batch.secret))
                 && entry.compressed == batch.compressed.as_ref(),
             "entry {number} at {} is not the batch that was sent",
             entry.seq

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rand::{Rng, seq::IndexedRandom};
 use rand_chacha::ChaCha12Rng;
 use sigillo_model::{
-    block::{self, Block, BlockBuilder, Inflater},
+    block::{self, BlockBuilder, Inflater},
     entry::Entry,
     record::Record,
 };
@@ -103,7 +103,7 @@ impl Inflated<'_> {
     fn read(bytes: &[u8]) -> Result<Inflated<'_>> {
         let entry = Entry::decode(bytes)?;
         let mut inflater = Inflater::default();
-        let block = Block::parse(inflater.inflate(entry.compressed, entry.block_bytes as usize)?)?;
+        let block = entry.block(&mut inflater)?;
         Ok(Inflated { records: block.records().map(Record::from).collect(), entry })
     }
 

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use rand::{Rng, seq::IndexedRandom};
 use sigillo_model::{
     audit::Walker,
-    batch::{self, batch_hash},
+    batch::batch_hash,
     block::{Block, BlockBuilder},
     entry::Entry,
     ids::{Count, Seq, SourceSeq},
@@ -128,7 +128,7 @@ pub(super) fn rechained(scene: &mut Scene<'_>) -> Result<Place> {
         let mut builder = BlockBuilder::default();
         inflated.records.iter().try_for_each(|record| builder.push(record.as_ref()))?;
         let block = builder.take();
-        let commitments = batch::commitments(&inflated.entry.secret, &Block::parse(&block)?);
+        let commitments = inflated.entry.commitments(&Block::parse(&block)?);
         let entry = &mut inflated.entry;
         let previous = match state.sources.get(&entry.source) {
             Some(source) if source.epoch == entry.epoch => source.head,
