@@ -33,6 +33,9 @@ pub(crate) struct GlobalArgs {
     /// PEM file with the private key of that certificate, instead of the configured one
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
+    /// Trust file: who signs the journal's checkpoints and receipts, instead of the configured one
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) trust: Option<PathBuf>,
     /// Form of the output
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORM")]
     pub(crate) output: Format,
@@ -53,7 +56,7 @@ impl GlobalArgs {
     fn endpoint(&self) -> Result<Endpoint, Failure> {
         if let (Some(url), Some(ca), Some(cert), Some(key)) = (&self.server, &self.ca, &self.cert, &self.key) {
             let (url, ca, cert, key) = (url.clone(), ca.clone(), cert.clone(), key.clone());
-            return Ok(Endpoint { url, ca, cert, key, name: None });
+            return Ok(Endpoint { url, ca, cert, key, name: None, trust: self.trust.clone() });
         }
         let file = match &self.config {
             Some(file) => file.clone(),
@@ -71,6 +74,9 @@ impl GlobalArgs {
             if let Some(given) = given {
                 configured.clone_from(given);
             }
+        }
+        if self.trust.is_some() {
+            endpoint.trust.clone_from(&self.trust);
         }
         Ok(endpoint)
     }
@@ -117,6 +123,7 @@ mod tests {
             ca: None,
             cert: None,
             key: None,
+            trust: None,
             output: Format::Text,
             color: Color::Auto,
             no_pager: false,

@@ -4,7 +4,9 @@ use std::{fmt, io, sync::Mutex, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use sigillo_model::limits::MESSAGE_MAX_BYTES;
-use sigillo_proto::v1::{self, audit_client::AuditClient, ingest_client::IngestClient, query_client::QueryClient};
+use sigillo_proto::v1::{
+    self, audit_client::AuditClient, ingest_client::IngestClient, log_client::LogClient, query_client::QueryClient,
+};
 use tonic::{
     Streaming,
     transport::{Channel, Endpoint as Transport},
@@ -93,6 +95,33 @@ impl Connection {
     /// The stored entries of a range of sequences. A walk whose last message is not `WalkEnd` was cut off.
     pub async fn walk(&self, request: v1::WalkRequest) -> Result<Responses<v1::WalkResponse>, ClientError> {
         self.answers(self.audit().walk(request).await)
+    }
+
+    /// The newest checkpoint that was signed, whether witnesses have cosigned it or not; `None` if there is none, or the server does
+    /// not know what that is.
+    pub async fn newest_checkpoint(&self) -> Result<Option<v1::Checkpoint>, ClientError> {
+        let request = v1::GetCheckpointRequest { newest_signed: true, ..Default::default() };
+        match self.log().get_checkpoint(request).await {
+            Ok(answer) => Ok(Some(answer.into_inner())),
+            Err(status) if matches!(status.code(), tonic::Code::NotFound | tonic::Code::Unimplemented) => Ok(None),
+            Err(status) => Err(self.error(&status)),
+        }
+    }
+
+    /// The proof that the tree of a size is the beginning of the tree of a greater one. Not verified.
+    pub async fn consistency(&self, old_size: u64, new_size: u64) -> Result<v1::Proof, ClientError> {
+        let answer = self.log().get_consistency(v1::GetConsistencyRequest { old_size, new_size }).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
+    }
+
+    /// The proof that a record is in the tree of a size, and the record's chain value. Not verified.
+    pub async fn inclusion(&self, sequence: u64, size: u64) -> Result<v1::Proof, ClientError> {
+        let answer = self.log().get_inclusion(v1::GetInclusionRequest { sequence, size }).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
+    }
+
+    fn log(&self) -> LogClient<Channel> {
+        LogClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES)
     }
 
     fn query(&self) -> QueryClient<Channel> {

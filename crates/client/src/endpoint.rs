@@ -25,6 +25,9 @@ pub struct Endpoint {
     /// Name that the server's certificate must carry. By default the host of `url`.
     #[serde(default)]
     pub name: Option<String>,
+    /// The trust file: who signs the journal's checkpoints and receipts. Without it nothing that the server says is verified.
+    #[serde(default)]
+    pub trust: Option<PathBuf>,
 }
 
 /// Parts of the URL that are needed to connect.
@@ -38,7 +41,7 @@ pub(crate) struct Target {
 impl Endpoint {
     /// Makes relative paths relative to `base`, the folder of the configuration file.
     pub fn resolve(&mut self, base: &Path) {
-        for path in [&mut self.ca, &mut self.cert, &mut self.key] {
+        for path in [&mut self.ca, &mut self.cert, &mut self.key].into_iter().chain(&mut self.trust) {
             *path = base.join(&*path);
         }
     }
@@ -63,7 +66,8 @@ mod tests {
     use super::*;
 
     fn endpoint(url: &str) -> Endpoint {
-        Endpoint { url: url.into(), ca: "ca.pem".into(), cert: "/x/a.pem".into(), key: "a.key".into(), name: None }
+        let (ca, cert, key) = ("ca.pem".into(), "/x/a.pem".into(), "a.key".into());
+        Endpoint { url: url.into(), ca, cert, key, name: None, trust: Some("trust.txt".into()) }
     }
 
     #[test]
@@ -81,5 +85,6 @@ mod tests {
         let mut endpoint = endpoint("https://a");
         endpoint.resolve(Path::new("/etc/sigillo"));
         assert_eq!((endpoint.ca, endpoint.cert), ("/etc/sigillo/ca.pem".into(), "/x/a.pem".into()));
+        assert_eq!(endpoint.trust, Some("/etc/sigillo/trust.txt".into()));
     }
 }

@@ -1,6 +1,7 @@
 //! The wire of Sigillo, compiled from `proto/`, and the conversions between its messages and the model.
 
 pub mod batch;
+pub mod receipt;
 pub mod record;
 
 /// Messages and services of `sigillo.v1`. Documented in `proto/sigillo/v1/`.

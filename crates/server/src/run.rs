@@ -121,7 +121,7 @@ pub async fn run(
         tracing::info!(key = %key.verifier(), "receipts are signed");
     }
     let clock = Arc::new(clock);
-    let (opened, known) = open(&settings).await?;
+    let (opened, known) = open(&settings, &log).await?;
     let journal = opened.journal.clone();
     let own = Own::start(journal.clone(), Arc::clone(&clock), &host());
     record_start(&own, &settings, &opened, &clock, &known).await?;
@@ -130,6 +130,7 @@ pub async fn run(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::start(reporter);
     let tasks = TaskTracker::new();
+    let resources = log::Resources::new(Arc::clone(&log), journal.reader());
     let ingest = Arc::new(grpc::Shared {
         journal: journal.clone(),
         identities: Arc::clone(&identities),
@@ -140,6 +141,7 @@ pub async fn run(
         limits: settings.limits,
         inflight: Arc::new(Semaphore::new(settings.limits.inflight_bytes)),
         tasks: tasks.clone(),
+        log: resources.clone(),
         streams: Mutex::new(HashMap::new()),
     });
     let reading = Arc::new(query::Shared {
@@ -150,7 +152,6 @@ pub async fn run(
         tasks: tasks.clone(),
         log: Arc::clone(&log),
     });
-    let resources = log::Resources::new(Arc::clone(&log), journal.reader());
     let log_service = log::LogService::new(resources.clone(), Arc::clone(&identities));
     let routes = Routes::new(health_service)
         .add_service(reflection()?)
@@ -212,10 +213,11 @@ pub async fn run(
 }
 
 /// Opens the journal and reads its register of classes, which the configuration must not contradict.
-async fn open(settings: &Settings) -> Result<(Opened, ClassNames), ServerError> {
+async fn open(settings: &Settings, log: &log::Log) -> Result<(Opened, ClassNames), ServerError> {
     let options = Options {
         reserve_bytes: settings.reserve_bytes,
         queue_bytes: settings.limits.queue_bytes,
+        receipt_key: log.receipt_key().cloned().map(Arc::new),
         ..Options::new(&settings.data_dir, settings.origin.clone())
     };
     let configured = settings.classes.clone();

@@ -207,6 +207,7 @@ impl Server {
             cert: file(format!("{name}.pem")),
             key: file(format!("{name}.key")),
             name: None,
+            trust: None,
         }
     }
 

@@ -93,6 +93,7 @@ impl TestServer {
             cert: path("client.pem"),
             key: path("client.key"),
             name: Some("localhost".into()),
+            trust: None,
         };
         let shared = Arc::new(Mutex::new(Shared {
             script: script.into_iter().collect(),

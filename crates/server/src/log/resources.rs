@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sigillo_journal::{ReadError, Reader, TreeReader};
 use sigillo_model::{
-    ids::NodeHash,
+    ids::{ChainHash, NodeHash},
     proof::{self, MakeError, Subtrees},
     tile::{TILE_HEIGHT, TILE_WIDTH, TileKind, TilePath},
 };
@@ -72,9 +72,15 @@ impl Resources {
         self.blocking(move |reader| make(reader, tile, size)).await
     }
 
-    /// Proof that record `index` is in the tree of `size`.
-    pub(crate) async fn inclusion(&self, index: u64, size: u64) -> Result<Vec<NodeHash>, ResourceError> {
-        self.blocking(move |reader| proof::inclusion(index, size, &Tree(reader.tree(size)?)).map_err(unmade)).await
+    /// The chain value of record `index`, and proof that it is in the tree of `size`.
+    pub(crate) async fn inclusion(&self, index: u64, size: u64) -> Result<(ChainHash, Vec<NodeHash>), ResourceError> {
+        self.blocking(move |reader| {
+            let proof = proof::inclusion(index, size, &Tree(reader.tree(size)?)).map_err(unmade)?;
+            // Within the size, or there would be no proof.
+            let entry = reader.leaves(index..index.saturating_add(1))?.first().copied();
+            Ok((entry.ok_or(ResourceError::NotFound)?, proof))
+        })
+        .await
     }
 
     /// Proof that the tree of `old` is the beginning of the tree of `new`.
