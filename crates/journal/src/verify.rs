@@ -4,14 +4,17 @@
 use std::{
     hash::{BuildHasher, RandomState},
     io,
+    iter::Peekable,
     path::Path,
     sync::Arc,
 };
 
 use sigillo_model::{
-    audit::{Fault, Finding, Walker},
+    audit::{Fault, Finding, Holder, Shown, Trust, Walker},
     entry::Entry,
     ids::{ChainHash, Origin, SourceId, TenantId},
+    limits::BATCH_MAX_RECORDS,
+    note::Note,
     state::JournalState,
 };
 
@@ -23,7 +26,7 @@ use crate::{
     layout::{self, StoredHead, Table},
     options, read,
     recover::Format,
-    store::{RocksStore, Store, StoreError, StoreErrorKind},
+    store::{Pair, RocksStore, Store, StoreError, StoreErrorKind},
     submit,
     verify_tree::TreeRows,
 };
@@ -39,8 +42,19 @@ pub struct Progress {
     pub bytes: u64,
 }
 
-/// A journal that is intact.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a verification is held to, beside the journal itself.
+#[derive(Debug, Default)]
+pub struct Demands {
+    /// A head that somebody noted earlier: size and chain value.
+    pub noted: Option<(u64, ChainHash)>,
+    /// The trust file. With it the checkpoints that the journal keeps are held against its records too.
+    pub trust: Option<Trust>,
+    /// Checkpoints that others hold; judged by the trust file.
+    pub shown: Vec<Shown>,
+}
+
+/// A journal whose records are in order.
+#[derive(Debug, Clone)]
 pub struct Report {
     /// Its name.
     pub origin: Origin,
@@ -52,6 +66,8 @@ pub struct Report {
     pub raw_bytes: u64,
     /// Where it stands.
     pub head: Head,
+    /// What has come of the trust file's demands.
+    pub trust: Option<Trust>,
 }
 
 /// A journal that is not shown to be intact.
@@ -68,13 +84,13 @@ pub enum VerifyError {
 /// Verifies the journal in `dir`, whose server is stopped. Changes nothing in the database. Blocks; `progress` is called after
 /// every few thousand records.
 pub fn verify(dir: &Path, progress: impl FnMut(Progress)) -> Result<Report, VerifyError> {
-    verify_meeting(dir, None, progress)
+    verify_against(dir, Demands::default(), progress)
 }
 
-/// As [`verify`], and demands that the journal once had the head that somebody noted: size and chain value.
-pub fn verify_meeting(
+/// As [`verify`], and holds the journal to what others demand of it.
+pub fn verify_against(
     dir: &Path,
-    noted: Option<(u64, ChainHash)>,
+    demands: Demands,
     progress: impl FnMut(Progress),
 ) -> Result<Report, VerifyError> {
     let unreadable = |error: &dyn std::fmt::Display| VerifyError::Unreadable(error.to_string());
@@ -99,7 +115,7 @@ pub fn verify_meeting(
         Err(error) => return Err(VerifyError::Unreadable(format!("{}: {error}", head_path.display()))),
     };
     match RocksStore::open_read_only(&database) {
-        Ok(store) => Verification { store: Arc::new(store), head_file, noted, progress }.run(),
+        Ok(store) => Verification { store: Arc::new(store), head_file, demands, progress }.run(),
         Err(error) => Err(locate_damage(&database, head_file, progress, &error)),
     }
 }
@@ -117,7 +133,7 @@ fn locate_damage(
         return unopened;
     }
     let Ok(store) = RocksStore::open_before_damage(database) else { return unopened };
-    let (from, to) = match (Verification { store: Arc::new(store), head_file, noted: None, progress }).run() {
+    let (from, to) = match (Verification { store: Arc::new(store), head_file, demands: Demands::default(), progress }).run() {
         Ok(report) => (report.records, report.records),
         Err(VerifyError::Altered(finding)) => (finding.from, finding.to),
         Err(VerifyError::Unreadable(_)) => return unopened,
@@ -128,7 +144,7 @@ fn locate_damage(
 struct Verification<P> {
     store: Arc<dyn Store>,
     head_file: HeadFile,
-    noted: Option<(u64, ChainHash)>,
+    demands: Demands,
     progress: P,
 }
 
@@ -138,9 +154,16 @@ impl<P: FnMut(Progress)> Verification<P> {
         let mut rows = (format == Format::Two).then(|| TreeRows::new(self.store.clone()));
         let mut walker = Walker::whole(JournalState::genesis(origin.clone()));
         // The head file is a head that the server noted; others may have noted some too.
-        for (size, chain) in self.noted.into_iter().chain([(self.head_file.size, self.head_file.chain)]) {
+        let Demands { noted, trust, shown } = std::mem::take(&mut self.demands);
+        for (size, chain) in noted.into_iter().chain([(self.head_file.size, self.head_file.chain)]) {
             walker = walker.meeting(size, chain);
         }
+        let table = (trust.is_some() && format == Format::Two).then(|| read::pairs(&self.store, Table::Checkpoints));
+        let mut kept = table.into_iter().flatten().peekable();
+        if let Some(trust) = trust {
+            walker = walker.trusting(trust);
+        }
+        shown.into_iter().try_for_each(|shown| walker.expect(shown)).map_err(VerifyError::Altered)?;
         let (mut records, mut entries, mut raw_bytes) = (0, 0, 0);
         let mut expected_memory = Fingerprint::new();
         let mut reported = 0;
@@ -152,6 +175,7 @@ impl<P: FnMut(Progress)> Verification<P> {
                 let fault = Fault::Sequence { expected: size, found };
                 return Err(VerifyError::Altered(Finding { from: size, to: found.max(size), fault }));
             }
+            expect_kept(&mut walker, &mut kept)?;
             let entry = walker.step(&value).map_err(VerifyError::Altered)?;
             expected_memory.add(&layout::batch_key(entry.source, entry.epoch, entry.source_seq), size);
             if let Some(rows) = &mut rows {
@@ -184,7 +208,8 @@ impl<P: FnMut(Progress)> Verification<P> {
         }
         self.check_derived(state, &expected_memory)?;
         (self.progress)(Progress { records, total: head.size, bytes: raw_bytes });
-        Ok(Report { origin, records, entries, raw_bytes, head: Head::of(state) })
+        let (head, trust) = (Head::of(state), walker.trust().cloned());
+        Ok(Report { origin, records, entries, raw_bytes, head, trust })
     }
 
     /// Kept checkpoints can be read and cover records that are there; what they say needs keys to check.
@@ -286,6 +311,32 @@ impl<P: FnMut(Progress)> Verification<P> {
         }
         altered(0, end, "the journal remembers a batch that it does not hold".to_owned())
     }
+}
+
+/// Makes the walk expect the kept checkpoints that the next entry may reach. Format 1 has no table of them.
+fn expect_kept(
+    walker: &mut Walker,
+    kept: &mut Peekable<impl Iterator<Item = Result<Pair, StoreError>>>,
+) -> Result<(), VerifyError> {
+    let size = walker.state().size;
+    let reach = size.saturating_add(BATCH_MAX_RECORDS as u64);
+    let is_near = |pair: &Result<Pair, StoreError>| {
+        let far = pair.as_ref().ok().and_then(|(key, _)| layout::read_u64(key)).is_some_and(|size| size > reach);
+        !far
+    };
+    while let Some(pair) = kept.next_if(is_near) {
+        let kept = KeptCheckpoint::read(pair.map_err(|error| at(size, &error))?);
+        let kept = kept.map_err(|error| altered(size, size, error.to_string()))?;
+        let wrong = |what: String| altered(size, kept.size, format!("the checkpoint kept for {} records: {what}", kept.size));
+        let note = Note::parse(&kept.note).map_err(|error| wrong(error.to_string()))?;
+        let shown = Shown::new(note, Holder::Journal).map_err(|error| wrong(error.to_string()))?;
+        let stated = shown.checkpoint();
+        if stated.size != kept.size || stated.origin != walker.state().origin.as_str() {
+            return Err(wrong(format!("it states {} records of {}", stated.size, stated.origin)));
+        }
+        walker.expect(shown).map_err(VerifyError::Altered)?;
+    }
+    Ok(())
 }
 
 /// Of a set of rows of `batches`, whatever their order. Its key is made anew for each verification, so that nobody can
