@@ -43,7 +43,9 @@ Exit codes:
   1  verify: the journal was altered
   2  the command line or the configuration is wrong
   3  no connection, a server that fails, or something that can't be read to its end
-  4  the server refused";
+  4  the server refused
+  5  verify: in order as far as it goes, but not the newest (stale)
+  6  verify: in order, but the trust file's quorum of witnesses is not met";
 
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {

@@ -100,7 +100,16 @@ impl Connection {
     /// The newest checkpoint that was signed, whether witnesses have cosigned it or not; `None` if there is none, or the server does
     /// not know what that is.
     pub async fn newest_checkpoint(&self) -> Result<Option<v1::Checkpoint>, ClientError> {
-        let request = v1::GetCheckpointRequest { newest_signed: true, ..Default::default() };
+        self.checkpoint(true).await
+    }
+
+    /// The newest checkpoint that is cosigned as the server's policy asks; `None` as above.
+    pub async fn served_checkpoint(&self) -> Result<Option<v1::Checkpoint>, ClientError> {
+        self.checkpoint(false).await
+    }
+
+    async fn checkpoint(&self, newest_signed: bool) -> Result<Option<v1::Checkpoint>, ClientError> {
+        let request = v1::GetCheckpointRequest { newest_signed, ..Default::default() };
         match self.log().get_checkpoint(request).await {
             Ok(answer) => Ok(Some(answer.into_inner())),
             Err(status) if matches!(status.code(), tonic::Code::NotFound | tonic::Code::Unimplemented) => Ok(None),

@@ -35,8 +35,7 @@ fn root_of(leaves: &[ChainHash]) -> NodeHash {
 /// Checks what a reader gives against the chain values themselves, and the stored rows against those that a walk gave.
 pub(crate) fn check(reader: &Reader, store: &Arc<dyn Store>, rows: &[TreeRow]) {
     let size = reader.head().size;
-    let mut expected: Vec<_> =
-        rows.iter().map(|row| layout::tree_row(row)).map(|(_, key, value)| (key, value)).collect();
+    let mut expected: Vec<_> = rows.iter().map(layout::tree_row).map(|(_, key, value)| (key, value)).collect();
     expected.sort();
     let stored =
         read::pairs(store, Table::Tree).map(|pair| pair.map(|(key, value)| (key.into_vec(), value.into_vec())));
@@ -84,8 +83,10 @@ pub(crate) fn check(reader: &Reader, store: &Arc<dyn Store>, rows: &[TreeRow]) {
 /// Every chain value: by ranges that begin anywhere, and record by record through its link.
 fn chain_values(reader: &Reader) -> Vec<ChainHash> {
     let size = reader.head().size;
-    let leaves = reader.leaves(0..size).unwrap();
-    for start in [size / 7, size / 2, size.saturating_sub(3)] {
+    let part = |from: u64| reader.leaves(from..size.min(from + 65_536)).unwrap();
+    let leaves: Vec<ChainHash> = (0..size).step_by(65_536).flat_map(part).collect();
+    assert!(size <= 65_536 || reader.leaves(0..size).is_err());
+    for start in [size / 7, size / 2, size.saturating_sub(3)].into_iter().filter(|start| size - start <= 65_536) {
         assert_eq!(reader.leaves(start..size).unwrap(), leaves[usize::try_from(start).unwrap()..]);
     }
     let step = (size / 9).max(1);
@@ -138,7 +139,9 @@ fn downgrade(rows: &mut Rows, left: usize) {
 fn the_first_format_is_upgraded_and_an_upgrade_that_was_cut_short_begins_anew() {
     run(async |mut trial| {
         let memory = MemoryStore::default();
-        trial = Trial::new(&trial.options.dir.join("other"), Arc::new(memory.clone()), |_, store| store.clone());
+        let dir = trial.options.dir.join("other");
+        std::fs::create_dir(&dir).unwrap();
+        trial = Trial::new(&dir, Arc::new(memory.clone()), |_, store| store.clone());
         fill(&mut trial).await;
         let head = trial.journal().head();
         trial.journal.take().unwrap().close().await.unwrap();
@@ -209,7 +212,8 @@ fn a_composed_record_speaks_of_the_state_before_it() {
         submission.class = Class::Journal.id();
         // A frame that is queued before it is in the state that it gets.
         trial.make(2, 3);
-        let pending = trial.journal().enqueue({ trial.submission(2) }).await.unwrap();
+        let queued = trial.submission(2);
+        let pending = trial.journal().enqueue(queued).await.unwrap();
         let made = trial.journal().compose(Box::new(move |state| {
             assert_eq!((state.size, state.tree.size()), (8, 8));
             Ok(submission)

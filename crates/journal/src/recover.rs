@@ -113,12 +113,12 @@ pub(crate) fn upgrade(store: &Arc<dyn Store>, mut recovered: Recovered) -> Resul
         if writes.puts.len() < UPGRADE_ROWS { Ok(()) } else { Ok(store.commit(std::mem::take(&mut writes))?) }
     })?;
     walker.check_head(state.size, state.chain).map_err(OpenError::Altered)?;
-    let walked = walker.state();
-    if (&walked.sources, &walked.tenants, walked.receipt_time) != (&state.sources, &state.tenants, state.receipt_time) {
+    let end = walker.state();
+    if (&end.sources, &end.tenants, end.receipt_time) != (&state.sources, &state.tenants, state.receipt_time) {
         let what = "the counters or the time kept beside the records are not what the records give".to_owned();
         return Err(altered(0, state.size, what));
     }
-    recovered.state = walked.clone();
+    recovered.state = end.clone();
     let head = layout::encode_head(&Head::of(&recovered.state));
     writes.puts.push((Table::Meta, layout::HEAD_KEY.to_vec(), head));
     writes.puts.push((Table::Meta, layout::FORMAT_KEY.to_vec(), layout::FORMAT.as_bytes().to_vec()));

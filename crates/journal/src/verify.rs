@@ -161,7 +161,7 @@ impl<P: FnMut(Progress)> Verification<P> {
         let table = (trust.is_some() && format == Format::Two).then(|| read::pairs(&self.store, Table::Checkpoints));
         let mut kept = table.into_iter().flatten().peekable();
         if let Some(trust) = trust {
-            walker = walker.trusting(trust);
+            walker = walker.held_to(trust);
         }
         shown.into_iter().try_for_each(|shown| walker.expect(shown)).map_err(VerifyError::Altered)?;
         let (mut records, mut entries, mut raw_bytes) = (0, 0, 0);

@@ -171,8 +171,7 @@ impl Writer {
     fn compose(&mut self, make: Compose, reply: Reply, room: OwnedSemaphorePermit) {
         // The product makes it: it may use the reserve. In bad health the state is of no worth.
         let free_bytes = self.ready();
-        let made = self.refusal(Class::Journal.id(), free_bytes).map_or_else(|| make(&self.state), Err);
-        match made {
+        match self.refusal(Class::Journal.id(), free_bytes).map_or_else(|| make(&self.state), Err) {
             Ok(submission) => self.frame(vec![Queued { submission, reply, room }]),
             Err(error) => {
                 let _ = reply.send(Err(error));

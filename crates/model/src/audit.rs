@@ -1,23 +1,36 @@
 //! The audit walk: recomputes every commitment and every link of a journal from its stored entries.
 //!
-//! It is fed entries in order, from wherever they come, and names the first that does not fit.
+//! It is fed entries in order, from wherever they come, and names the first that does not fit. What was erased or purged is
+//! gone lawfully only if statements in the journal say so.
 
+mod removals;
+mod saved;
 mod statements;
 mod trust;
 
-use std::{collections::hash_map, fmt};
+use std::{
+    collections::{HashMap, hash_map},
+    fmt,
+};
 
+pub use removals::{InForce, Removed};
+pub use saved::{Saved, SavedError};
 pub use trust::{Holder, Judged, Missed, Shown, Trust};
 
 use crate::{
     audit::statements::statements,
     batch::batch_hash,
-    block::{BlockError, Inflater},
-    entry::{Entry, EntryError},
-    ids::{ChainHash, Count, Epoch, ReceiptTime, SourceId, SourceSeq},
+    block::{Block, BlockError, Inflater},
+    class::Class,
+    entry::{Entry, EntryError, Gone, Salts},
+    ids::{ChainHash, Count, Epoch, Origin, ReceiptTime, RetentionId, SourceId, SourceSeq},
+    note::VerifierKey,
     state::{JournalState, SourceState},
+    statement,
     tree::TreeRow,
 };
+
+use removals::Removals;
 
 /// The first place at which a journal is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +143,9 @@ pub enum Fault {
         /// What is missed besides.
         missed: Box<Fault>,
     },
+    /// Something is gone, and nothing in the journal makes that lawful.
+    #[error("gone ({0}), and no lawful order or purge in the journal explains it")]
+    Unexplained(Gone),
     /// Something derived from the records, kept beside them, is not what the records give.
     #[error("{0}")]
     Derived(String),
@@ -161,6 +177,9 @@ pub struct Walker {
     /// Heads noted earlier that the walk has still to meet: size and chain value.
     noted: Vec<(u64, ChainHash)>,
     trust: Option<Trust>,
+    removals: Removals,
+    /// Source of the records that may be statements.
+    own: SourceId,
 }
 
 impl Walker {
@@ -176,13 +195,48 @@ impl Walker {
     }
 
     fn new(state: JournalState, whole: bool) -> Self {
-        Self { state, whole, inflater: Inflater::default(), rows: Vec::new(), noted: Vec::new(), trust: None }
+        Self {
+            removals: Removals::new(state.size),
+            own: statement::journal_source(),
+            state,
+            whole,
+            inflater: Inflater::default(),
+            rows: Vec::new(),
+            noted: Vec::new(),
+            trust: None,
+        }
+    }
+
+    /// Demands that two of these officers have signed each order by which something is gone. Without, two signatures must be
+    /// there, and who made them is the provider's word.
+    #[must_use]
+    pub fn trusting(mut self, officers: Vec<VerifierKey>) -> Self {
+        self.removals.trust(officers);
+        self
+    }
+
+    /// What is gone of the records walked; a finding if lawful statements do not explain all of it. To be asked at the end of a
+    /// walk: what explains a removal comes after it.
+    pub fn removed(&self) -> Result<&Removed, Finding> {
+        let finding = |(from, to, gone)| Finding { from, to, fault: Fault::Unexplained(gone) };
+        self.removals.explained().map_err(finding)
+    }
+
+    /// The retention statements in force, by class, as far as they were walked.
+    pub fn retentions(&self) -> &HashMap<RetentionId, InForce> {
+        self.removals.retentions()
+    }
+
+    /// The end of the newest purge of each class, as far as they were walked.
+    pub fn purged_to(&self) -> &HashMap<RetentionId, u64> {
+        self.removals.purged_to()
     }
 
     /// Holds the walk to a trust file: to the checkpoints that it is made to [`expect`](Walker::expect), and to the statements among
-    /// the records.
+    /// the records. Its officers must have signed each order by which something is gone.
     #[must_use]
-    pub fn trusting(mut self, trust: Trust) -> Self {
+    pub fn held_to(mut self, trust: Trust) -> Self {
+        self.removals.trust(trust.policy().officers().to_vec());
         self.trust = Some(trust);
         self
     }
@@ -320,7 +374,18 @@ impl Walker {
                 missed.get_or_insert(Finding { from, to: from + 1, fault });
             }
         }
-        self.step_tenants(entry)?;
+        step_tenants(&mut self.state, self.whole, entry)?;
+        if matches!(entry.salts, Salts::Remains(_)) {
+            for (index, envelope) in entry.envelopes().enumerate() {
+                let gone = entry.gone(index);
+                if gone != Gone::NOTHING {
+                    self.removals.gone(envelope.seq.get(), gone, envelope.retention, envelope.receipt_time);
+                }
+            }
+        }
+        if entry.source == self.own && entry.class == Class::Journal.id() {
+            meet_statements(&mut self.removals, &self.state.origin, entry, &block);
+        }
 
         let count = u64::from(entry.count);
         self.state.sources.insert(
@@ -341,26 +406,36 @@ impl Walker {
             source_seq: entry.source_seq,
         })
     }
+}
 
-    fn step_tenants(&mut self, entry: &Entry<'_>) -> Result<(), Fault> {
-        let mut counts = vec![0_u64; entry.tenants.len()];
-        for run in &entry.runs {
-            if let Some(count) = counts.get_mut(usize::from(run.tenant)) {
-                *count += u64::from(run.records);
-            }
+/// The counts of tenants go on where they stopped.
+fn step_tenants(state: &mut JournalState, whole: bool, entry: &Entry<'_>) -> Result<(), Fault> {
+    let mut counts = vec![0_u64; entry.tenants.len()];
+    for run in &entry.runs {
+        if let Some(count) = counts.get_mut(usize::from(run.tenant)) {
+            *count += u64::from(run.records);
         }
-        for ((tenant, first), records) in entry.tenants.iter().zip(counts) {
-            let expected = match self.state.tenants.entry(*tenant) {
-                hash_map::Entry::Occupied(known) => known.into_mut(),
-                hash_map::Entry::Vacant(new) => new.insert(if self.whole { Count::new(0) } else { *first }),
-            };
-            if expected != first {
-                let tenant = tenant.to_string();
-                return Err(Fault::TenantCount { tenant, expected: *expected, found: *first });
-            }
-            *expected = Count::new(first.get().saturating_add(records));
+    }
+    for ((tenant, first), records) in entry.tenants.iter().zip(counts) {
+        let expected = match state.tenants.entry(*tenant) {
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(new) => new.insert(if whole { Count::new(0) } else { *first }),
+        };
+        if expected != first {
+            let tenant = tenant.to_string();
+            return Err(Fault::TenantCount { tenant, expected: *expected, found: *first });
         }
-        Ok(())
+        *expected = Count::new(first.get().saturating_add(records));
+    }
+    Ok(())
+}
+
+/// Lets what is gone be explained by the statements of an entry of the product's own records.
+fn meet_statements(removals: &mut Removals, origin: &Origin, entry: &Entry<'_>, block: &Block<'_>) {
+    for (seq, record) in (entry.seq.get()..).zip(block.records()) {
+        if let Some(content) = record.content {
+            removals.meet(content, origin, seq, entry.receipt_time);
+        }
     }
 }
 

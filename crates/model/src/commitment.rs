@@ -52,7 +52,7 @@ impl Committer {
     pub fn commit_held(&mut self, held: &Held<'_>) -> Commitment {
         let parts = match held {
             Held::Parts(parts) => parts,
-            Held::Commitment(commitment) => return *commitment,
+            Held::Erased(commitment) | Held::Purged(commitment) => return *commitment,
         };
         let present = Part::ALL.into_iter().zip(parts).filter(|(_, part)| !matches!(part, HeldPart::Absent));
         let bitmap = present.clone().fold(0, |bits, (part, _)| bits | 1 << part.number());

@@ -186,9 +186,7 @@ impl Note {
             if known.iter().any(|other| is_named(other) && other != key) {
                 return Err(NoteError::Ambiguous(signature.name.clone()));
             }
-            let time = key
-                .verify(&self.text, &signature.bytes)
-                .ok_or_else(|| NoteError::WrongSignature(signature.name.clone()))?;
+            let time = key.verify(&self.text, &signature.bytes)?;
             verified.push(Verified { key: index, time });
         }
         if verified.is_empty() { Err(NoteError::NoKnownKey) } else { Ok(verified) }

@@ -78,6 +78,14 @@ enum Member {
     Group(usize),
 }
 
+/// The `quorum` line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quorum {
+    /// No witness is asked for.
+    None,
+    Of(Member),
+}
+
 /// A trust file that has been read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -85,8 +93,7 @@ pub struct Policy {
     witnesses: Vec<Witness>,
     /// Each refers to witnesses and to groups before it only.
     groups: Vec<Group>,
-    /// `None`: no witness is asked for.
-    quorum: Option<Member>,
+    quorum: Quorum,
     recovery: Vec<VerifierKey>,
     receipts: Vec<VerifierKey>,
     officers: Vec<VerifierKey>,
@@ -160,7 +167,7 @@ impl Policy {
         let quorum_time = cosignatures
             .iter()
             .map(|(_, time)| *time)
-            .filter(|since| self.quorum.is_some() && self.is_quorum(&cosignatures, *since))
+            .filter(|since| self.asks_for_witnesses() && self.is_quorum(&cosignatures, *since))
             .max();
         let name = |(index, time): (usize, u64)| Some((&self.witnesses.get(index)?.name, time));
         let cosignatures = cosignatures.into_iter().filter_map(name).collect();
@@ -169,7 +176,7 @@ impl Policy {
 
     /// Whether the cosignatures at or after a time are enough.
     fn is_quorum(&self, cosignatures: &[(usize, u64)], since: u64) -> bool {
-        let Some(quorum) = self.quorum else { return true };
+        let Quorum::Of(quorum) = self.quorum else { return true };
         let signed = |index: usize| cosignatures.iter().any(|(witness, time)| *witness == index && *time >= since);
         let mut met: Vec<bool> = Vec::with_capacity(self.groups.len());
         let has_witnessed = |met: &[bool], member: Member| match member {
@@ -205,7 +212,7 @@ impl Policy {
 
     /// Whether cosignatures are asked for at all.
     pub fn asks_for_witnesses(&self) -> bool {
-        self.quorum.is_some()
+        self.quorum != Quorum::None
     }
 
     /// Offline keys that may name a new key of the log.

@@ -131,8 +131,8 @@ mod tests {
 
     #[test]
     fn read_as_written() {
-        for extra in [b"".as_slice(), b"more", &[0; EXTRA_MAX_BYTES]] {
-            let proof = example(extra);
+        for extra in [Vec::new(), b"more".to_vec(), vec![0; EXTRA_MAX_BYTES]] {
+            let proof = example(&extra);
             assert_eq!(TlogProof::parse(proof.to_string().as_bytes()), Ok(proof));
         }
         let none = TlogProof { index: 0, hashes: Vec::new(), ..example(b"") };

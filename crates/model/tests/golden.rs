@@ -1,6 +1,6 @@
-//! The vectors in `tests/golden/v1/vectors.txt`: what this version hashes and writes, and what every later one must.
+//! The vectors in `tests/golden`: what this version hashes and writes, and what every later one must.
 //!
-//! `SIGILLO_BLESS=1` writes the file anew. Only a new format version may do that.
+//! `SIGILLO_BLESS=1` writes the files anew. Only a new format version may do that.
 
 use std::{env, fmt::Write, fs, path::Path};
 
@@ -22,6 +22,7 @@ use sigillo_model::{
 // Relative to the package, in which cargo runs its tests: a path fixed when compiling would be that of another checkout, where
 // several share one target directory.
 const FILE: &str = "../../tests/golden/v1/vectors.txt";
+const TREE_FILE: &str = "../../tests/golden/v2/vectors.txt";
 
 fn records() -> [RecordRef<'static>; 3] {
     [
@@ -128,17 +129,54 @@ fn entry(
     entry.encode()
 }
 
+/// The tree over the chain values of those three records, and one of two levels of tiles.
+fn tree_vectors() -> Vec<(String, String)> {
+    let value = |text: &str| ChainHash::from_hex(text).unwrap();
+    let chain = vectors().into_iter().filter_map(|(name, text)| name.ends_with("chain").then_some(text));
+    let mut lines = Vec::new();
+    let mut tree = tree::Frontier::default();
+    lines.push(("root of 0 records".to_owned(), tree.root().to_string()));
+    for (index, text) in (0..).zip(chain) {
+        let leaf = tree::record_leaf(&value(&text));
+        tree.push(leaf, |_, _, _| ());
+        lines.push((format!("record {index} leaf"), leaf.to_string()));
+        lines.push((format!("root of {} records", index + 1), tree.root().to_string()));
+    }
+    // Entry i is the number i in 32 bytes.
+    let mut tree = tree::Frontier::default();
+    let mut tiles = Vec::new();
+    for index in 0_u64..600 {
+        let mut entry = [0; 32];
+        entry[24..].copy_from_slice(&index.to_be_bytes());
+        tree.push(tree::record_leaf(&ChainHash::new(entry)), |level, tile, hash| tiles.push((level, tile, hash)));
+    }
+    for (level, tile, hash) in tiles {
+        lines.push((format!("numbers 0 to 599, level {level} hash {tile}"), hash.to_string()));
+    }
+    lines.push(("numbers 0 to 599, root".to_owned(), tree.root().to_string()));
+    lines
+}
+
 #[test]
 fn vectors_stand() {
+    stand(FILE, vectors());
+}
+
+#[test]
+fn tree_vectors_stand() {
+    stand(TREE_FILE, tree_vectors());
+}
+
+fn stand(file: &str, vectors: Vec<(String, String)>) {
     let mut text = String::from("# name = hexadecimal. Laid out in crates/model/FORMAT.md.\n");
-    for (name, value) in vectors() {
+    for (name, value) in vectors {
         writeln!(text, "{name} = {value}").unwrap();
     }
     if env::var_os("SIGILLO_BLESS").is_some() {
-        fs::create_dir_all(Path::new(FILE).parent().unwrap()).unwrap();
-        fs::write(FILE, &text).unwrap();
+        fs::create_dir_all(Path::new(file).parent().unwrap()).unwrap();
+        fs::write(file, &text).unwrap();
     }
-    let golden = fs::read_to_string(FILE).unwrap();
+    let golden = fs::read_to_string(file).unwrap();
     for (line, expected) in text.lines().zip(golden.lines()) {
         assert_eq!(line, expected);
     }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style as Paint};
 use serde_json::Value;
+use sigillo_model::entry::Gone;
 use sigillo_proto::v1::{self, any_value::Value as Any};
 
 use super::{
@@ -33,8 +34,11 @@ pub(super) fn record(shown: &Shown<'_>, style: &Style) -> String {
     let facts_paint = Paint::new().fg_color(Some(AnsiColor::Cyan.into()));
     let pieces =
         [(severity_paint(core.severity_number), message(shown, &core)), (facts_paint, facts(shown, &core).join(" "))];
-    let erased = shown.gone().map(|gone| format!("[erased: {gone}]")).unwrap_or_default();
-    let pieces = pieces.into_iter().chain([(Paint::new().dimmed(), erased)]);
+    let erased = shown.gone().map(|gone| match gone {
+        Gone::PURGED => "[purged]".to_owned(),
+        parts => format!("[erased: {parts}]"),
+    });
+    let pieces = pieces.into_iter().chain([(Paint::new().dimmed(), erased.unwrap_or_default())]);
     for (piece_paint, text) in pieces.filter(|(_, text)| !text.is_empty()) {
         line.push(' ');
         paint(&mut line, style, piece_paint, &text);

@@ -197,6 +197,23 @@ impl Trust {
         }
     }
 
+    /// Goes on where an earlier walk ended: with the checkpoint that it accepted.
+    pub fn resume(&mut self, rotations: Vec<Rotation>, accepted: Option<Note>) -> Result<(), Finding> {
+        rotations.into_iter().for_each(|rotation| self.rotated(rotation));
+        let by = Holder::Remembered("of the audit's own state".to_owned());
+        match accepted.and_then(|note| Shown::new(note, by).ok()) {
+            Some(shown) => self.proved_behind(shown),
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets what is still expected, and the remarks: for the next look at a journal that is followed.
+    pub fn look_again(&mut self) {
+        self.ahead.clear();
+        self.behind.clear();
+        self.remarks.clear();
+    }
+
     /// Changes the log's key by a rotation that an earlier walk has found.
     pub fn rotated(&mut self, rotation: Rotation) {
         let size = rotation.size;
@@ -227,6 +244,11 @@ impl Trust {
         }
         self.ahead.entry(size).or_default().push(shown);
         if size == walked { self.meet(size, root) } else { Ok(()) }
+    }
+
+    /// Whether the log has signed this checkpoint with the key that holds at its size.
+    pub fn is_signed(&self, shown: &Shown) -> bool {
+        self.keys.check(&shown.note).is_ok()
     }
 
     /// Takes the checkpoints whose sizes were passed before they were shown: they need a proof of consistency with what was walked.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! count x u8 shape       bits 0 to 2: this part is kept; bits 3 to 5: part j (bit 3 + j) is gone, its p_j stays;
-//!                        0: nothing but the commitment stays. No part has both bits; bits 6 and 7 are zero
-//! count x [32] hashes    shape 0: c; else for each part, ascending: its salt if kept, its p_j if gone
+//!                        no part has both. 0: the record was erased whole; 64: it was purged
+//! count x [32] hashes    shape 0 or 64: c; else for each part, ascending: its salt if kept, its p_j if gone
 //! ```
 //!
 //! At least one part of one record is gone. The entry's frame holds the lengths and bytes of what is kept, laid out as in a
@@ -21,6 +21,9 @@ use crate::{
 };
 
 const HASH_BYTES: usize = 32;
+/// Shape of a record that was erased whole, and of one that was purged.
+const ERASED: u8 = 0;
+const PURGED: u8 = 1 << 6;
 /// zstd's level for what is kept.
 const COMPRESSION: i32 = 3;
 
@@ -33,10 +36,12 @@ impl Gone {
     pub const NOTHING: Self = Self(0);
     /// The whole record is gone.
     pub const RECORD: Self = Self(PART_BITS);
+    /// The whole record is gone, for its time was over.
+    pub const PURGED: Self = Self(PART_BITS | 1 << 3);
 
-    /// From a bitmap of parts, if no other bit is set. Bit `j`: [`Part`] `j` is gone.
+    /// From a bitmap of parts, bit `j`: [`Part`] `j` is gone; with bit 3 if the record was purged.
     pub const fn from_bits(bits: u8) -> Option<Self> {
-        if bits & !PART_BITS == 0 { Some(Self(bits)) } else { None }
+        if bits & !PART_BITS == 0 || bits == Self::PURGED.0 { Some(Self(bits)) } else { None }
     }
 
     /// One part.
@@ -44,7 +49,7 @@ impl Gone {
         Self(1 << part.number())
     }
 
-    /// The bitmap of parts.
+    /// The bitmap.
     pub const fn bits(self) -> u8 {
         self.0
     }
@@ -55,9 +60,10 @@ impl Gone {
         Self(self.0 | other.0)
     }
 
-    /// True if all that is gone in `other` is gone here.
-    pub const fn covers(self, other: Self) -> bool {
-        other.0 & !self.0 == 0
+    /// What is gone here and not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// True if this part is gone.
@@ -68,8 +74,10 @@ impl Gone {
 
 impl fmt::Display for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::RECORD {
-            return f.write_str("record");
+        match *self {
+            Self::RECORD => return f.write_str("record"),
+            Self::PURGED => return f.write_str("purged"),
+            _ => (),
         }
         let names = Part::ALL.into_iter().filter(|part| self.has(*part)).map(Part::name);
         f.write_str(&names.collect::<Vec<_>>().join(","))
@@ -81,8 +89,10 @@ impl fmt::Display for Gone {
 pub enum Held<'a> {
     /// Its parts, or what stands for them. Index: [`Part`].
     Parts([HeldPart<'a>; 3]),
-    /// Nothing but its commitment.
-    Commitment(Commitment),
+    /// It was erased whole; its commitment stays.
+    Erased(Commitment),
+    /// It was purged; its commitment stays.
+    Purged(Commitment),
 }
 
 /// What an entry holds of one part.
@@ -110,7 +120,7 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// What stands for a part; absent of a record of which only the commitment stays.
+    /// What stands for a part; absent where only the commitment stays.
     pub fn held(&self, part: Part) -> HeldPart<'a> {
         let Self::Parts([core, personal, content]) = self else { return HeldPart::Absent };
         match part {
@@ -123,7 +133,8 @@ impl<'a> Held<'a> {
     /// What is gone.
     pub fn gone(&self) -> Gone {
         match self {
-            Self::Commitment(_) => Gone::RECORD,
+            Self::Erased(_) => Gone::RECORD,
+            Self::Purged(_) => Gone::PURGED,
             Self::Parts(_) => Part::ALL
                 .into_iter()
                 .filter(|part| matches!(self.held(*part), HeldPart::Gone(_)))
@@ -148,10 +159,11 @@ impl fmt::Debug for Remains<'_> {
 impl<'a> Remains<'a> {
     pub(super) fn read(cursor: &mut Cursor<'a>, count: u32) -> Result<Self, EntryError> {
         let shapes = cursor.take(count as usize)?;
-        if shapes.iter().any(|shape| shape >> 6 != 0 || kept(*shape) & lost(*shape) != 0) {
+        let parts = |shape: u8| shape >> 6 == 0 && kept(shape) & lost(shape) == 0;
+        if shapes.iter().any(|shape| *shape != PURGED && !parts(*shape)) {
             return Err(EntryError::NotCanonical("shape of a record"));
         }
-        if shapes.iter().all(|shape| *shape != 0 && lost(*shape) == 0) {
+        if shapes.iter().all(|shape| *shape & !PART_BITS == 0 && *shape != ERASED) {
             return Err(EntryError::NotCanonical("version: nothing is gone"));
         }
         let hashes: usize = shapes.iter().map(|shape| hashes_of(*shape)).sum();
@@ -174,7 +186,8 @@ impl<'a> Remains<'a> {
 
     pub(super) fn gone(&self, index: usize) -> Gone {
         match self.shapes.get(index) {
-            Some(0) => Gone::RECORD,
+            Some(&ERASED) => Gone::RECORD,
+            Some(&PURGED) => Gone::PURGED,
             Some(shape) => Gone(lost(*shape)),
             None => Gone::NOTHING,
         }
@@ -191,7 +204,7 @@ const fn lost(shape: u8) -> u8 {
 
 const fn hashes_of(shape: u8) -> usize {
     match shape {
-        0 => 1,
+        ERASED | PURGED => 1,
         _ => shape.count_ones() as usize,
     }
 }
@@ -233,8 +246,10 @@ fn held<'a>(shape: u8, record: RecordRef<'a>, hashes: &mut &[u8]) -> Option<Held
         *hashes = rest;
         Some(*hash)
     };
-    if shape == 0 {
-        return next().map(Commitment::new).map(Held::Commitment);
+    match shape {
+        ERASED => return next().map(Commitment::new).map(Held::Erased),
+        PURGED => return next().map(Commitment::new).map(Held::Purged),
+        _ => (),
     }
     let mut parts = [HeldPart::Absent; 3];
     for (part, slot) in Part::ALL.into_iter().zip(&mut parts) {
@@ -309,11 +324,13 @@ impl<'a> Entry<'a> {
 
 /// What stays of a record when these parts are taken.
 fn without<'a>(committer: &mut Committer, before: &Held<'a>, take: Gone) -> Held<'a> {
-    if take == Gone::RECORD {
-        return Held::Commitment(committer.commit_held(before));
+    if let Held::Erased(_) | Held::Purged(_) = before {
+        return before.clone();
     }
-    if let Held::Commitment(commitment) = before {
-        return Held::Commitment(*commitment);
+    match take {
+        Gone::RECORD => return Held::Erased(committer.commit_held(before)),
+        Gone::PURGED => return Held::Purged(committer.commit_held(before)),
+        _ => (),
     }
     Held::Parts(Part::ALL.map(|part| match before.held(part) {
         HeldPart::Kept { salt, bytes } if take.has(part) => {
@@ -334,8 +351,8 @@ struct Builder {
 
 impl Builder {
     fn push(&mut self, held: &Held<'_>) {
-        if let Held::Commitment(commitment) = held {
-            self.shapes.push(0);
+        if let Held::Erased(commitment) | Held::Purged(commitment) = held {
+            self.shapes.push(if matches!(held, Held::Purged(_)) { PURGED } else { ERASED });
             self.hashes.extend(commitment.as_bytes());
             return;
         }

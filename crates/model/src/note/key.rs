@@ -167,15 +167,18 @@ impl VerifierKey {
         self.public.as_bytes()
     }
 
-    /// Checks what follows the key id in a signature line. The time, for kinds that have one; `None` if it does not verify.
-    pub(super) fn verify(&self, text: &str, bytes: &[u8]) -> Option<Option<u64>> {
-        if self.kind == KeyKind::Log {
-            return self.holds(text, bytes).then_some(None);
-        }
-        let (time, signature) = bytes.split_first_chunk::<8>()?;
-        let time = u64::from_be_bytes(*time);
-        let signed = self.kind.timed(text, time)?;
-        (time <= TIME_MAX && self.holds(&signed, signature)).then_some(Some(time))
+    /// Checks what follows the key id in a signature line. The time, for kinds that have one.
+    pub(super) fn verify(&self, text: &str, bytes: &[u8]) -> Result<Option<u64>, NoteError> {
+        let (time, holds) = match (self.kind, bytes.split_first_chunk::<8>()) {
+            (KeyKind::Log, _) => (None, self.holds(text, bytes)),
+            (kind, Some((time, signature))) => {
+                let time = u64::from_be_bytes(*time);
+                let signed = kind.timed(text, time).filter(|_| time <= TIME_MAX);
+                (Some(time), signed.is_some_and(|signed| self.holds(&signed, signature)))
+            }
+            (_, None) => (None, false),
+        };
+        if holds { Ok(time) } else { Err(NoteError::WrongSignature(self.name.clone())) }
     }
 
     /// Whether these 64 bytes are the key's Ed25519 signature over exactly this text. Strict: no key or nonce of small order,

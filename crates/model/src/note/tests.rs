@@ -126,7 +126,6 @@ fn up_to_64_signatures_are_taken() {
 fn other_forms_of_notes_are_refused() {
     let good = SPEC_NOTE;
     let cases = [
-        ("", ""),
         ("This", "Th\tis"),
         ("This", "Th\ris"),
         ("This", "Th\0is"),
@@ -146,9 +145,9 @@ fn other_forms_of_notes_are_refused() {
         ("aQM=\n", "aQM= \n"),
         ("aQM=\n", "aQM=\nmore\n"),
     ];
-    for (from, to) in &cases[1..] {
+    for (from, to) in cases {
         let changed = good.replacen(from, to, 1);
-        assert_ne!(&changed, good);
+        assert_ne!(changed, good);
         assert!(Note::parse(changed.as_bytes()).is_err(), "{from:?} -> {to:?}");
     }
     for bad in ["", "\n", "\n\n", "t\n\n", "t\n\n\n", "\n\n— k AAAAAAA=", "— k AAAAAAA=\n"] {
@@ -176,16 +175,12 @@ fn other_forms_of_keys_are_refused() {
         assert!(VerifierKey::parse(&format!("{public}\n")).is_err());
         assert!(VerifierKey::parse(&signing.encode()).is_err() && SigningKey::parse(&public).is_err());
     }
-    let cases: [(&str, &str, fn(&KeyError) -> bool); 4] = [
-        ("530d903a", "530D903A", |error| matches!(error, KeyError::Form)),
-        ("530d903a", "530d903b", |error| matches!(error, KeyError::Id(_))),
-        ("+Aeky", "+Auky", |error| matches!(error, KeyError::Type(_))),
-        ("3U2k", "3U2kAA==", |error| matches!(error, KeyError::Form | KeyError::Type(_))),
-    ];
-    for (from, to, expected) in cases {
-        let error = VerifierKey::parse(&SPEC_KEY.replacen(from, to, 1)).unwrap_err();
-        assert!(expected(&error), "{from} -> {to}: {error:?}");
-    }
+    let error = |from: &str, to: &str| VerifierKey::parse(&SPEC_KEY.replacen(from, to, 1)).unwrap_err();
+    assert_eq!(error("530d903a", "530D903A"), KeyError::Form);
+    assert_eq!(error("530d903a", "530d903b"), KeyError::Id("example.com/foo".into()));
+    assert_eq!(error("+Aeky", "+Auky"), KeyError::Type("example.com/foo".into()));
+    assert_eq!(error("3U2k", "3U2kAAAA"), KeyError::Type("example.com/foo".into()));
+    assert_eq!(error("3U2k", "3U2"), KeyError::Form);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Group, Log, Member, POLICY_MAX_BYTES, POLICY_MAX_LINES, Policy, Witness, Word};
+use super::{Group, Log, Member, POLICY_MAX_BYTES, POLICY_MAX_LINES, Policy, Quorum, Witness, Word};
 use crate::{
     note::{KeyError, KeyKind, VerifierKey},
     text,
@@ -130,7 +130,13 @@ impl Policy {
             words.extend(members.iter().map(|member| self.name_of(*member)));
             line(&words);
         }
-        line(&[b"quorum", self.quorum.map_or(NONE, |member| self.name_of(member))]);
+        line(&[
+            b"quorum",
+            match self.quorum {
+                Quorum::None => NONE,
+                Quorum::Of(member) => self.name_of(member),
+            },
+        ]);
         let keys = [
             ("recovery", &self.recovery),
             ("receipt", &self.receipts),
@@ -163,7 +169,7 @@ const NONE: &[u8] = b"none";
 /// What has been read so far.
 struct Reader {
     policy: Policy,
-    quorum: Option<Option<Member>>,
+    quorum: Option<Quorum>,
     names: BTreeMap<Word, Member>,
     /// Names that are members of a group.
     used: BTreeSet<Word>,
@@ -175,7 +181,7 @@ impl Default for Reader {
             logs: Vec::new(),
             witnesses: Vec::new(),
             groups: Vec::new(),
-            quorum: None,
+            quorum: Quorum::None,
             recovery: Vec::new(),
             receipts: Vec::new(),
             officers: Vec::new(),
@@ -271,8 +277,12 @@ impl Reader {
     fn set_quorum(&mut self, words: &[&[u8]]) -> Result<(), Fault> {
         let [name] = words else { return Err(Fault::Words("quorum <name>|none")) };
         let name = Word(name.to_vec());
-        let member = if name.0 == NONE { None } else { Some(*self.names.get(&name).ok_or(Fault::Undefined(name))?) };
-        if self.quorum.replace(member).is_some() { Err(Fault::SecondQuorum) } else { Ok(()) }
+        let quorum = if name.0 == NONE {
+            Quorum::None
+        } else {
+            Quorum::Of(*self.names.get(&name).ok_or(Fault::Undefined(name))?)
+        };
+        if self.quorum.replace(quorum).is_some() { Err(Fault::SecondQuorum) } else { Ok(()) }
     }
 
     fn authority(&mut self, words: &[&[u8]]) -> Result<(), Fault> {

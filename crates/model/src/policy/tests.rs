@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use super::{parse::Fault, *};
 use crate::{
     note::{KeyKind, SigningKey},
@@ -20,7 +22,7 @@ fn witness(number: u8) -> SigningKey {
 fn file(count: u8, more: &str) -> String {
     let mut out = format!("log {}\n", log().verifier());
     for number in 1..=count {
-        out += &format!("witness w{number} {}\n", witness(number).verifier());
+        writeln!(out, "witness w{number} {}", witness(number).verifier()).unwrap();
     }
     out + more
 }
@@ -81,11 +83,11 @@ fn a_single_witness_and_none() {
     let one = parse(&file(2, "quorum w2\n")).unwrap();
     assert!(!one.check(&note(&[(1, 5)])).unwrap().quorum);
     assert_eq!(one.check(&note(&[(2, 5)])).unwrap().quorum_time, Some(5));
-    let none = parse(&file(1, "quorum none\n")).unwrap();
+    let unwitnessed = parse(&file(1, "quorum none\n")).unwrap();
     let note = note(&[(1, 5)]);
-    let judgement = none.check(&note).unwrap();
+    let judgement = unwitnessed.check(&note).unwrap();
     assert_eq!((judgement.quorum, judgement.quorum_time, judgement.cosignatures.len()), (true, None, 1));
-    assert!(!none.asks_for_witnesses() && one.asks_for_witnesses());
+    assert!(!unwitnessed.asks_for_witnesses() && one.asks_for_witnesses());
 }
 
 #[test]
@@ -140,7 +142,7 @@ fn written_as_read() {
     assert_eq!(policy.authorities(), [[0xab; 32]]);
     let written = policy.to_bytes();
     assert_eq!(Policy::parse(&written), Ok(policy));
-    assert_eq!(written.iter().filter(|byte| **byte == b'\n').count(), 19);
+    assert_eq!(String::from_utf8(written).unwrap().lines().count(), 19);
 }
 
 #[test]
@@ -210,10 +212,10 @@ fn faulty_lines_are_named() {
 fn at_least_32_of_each_are_taken() {
     let mut text = String::new();
     for number in 1..=200 {
-        text += &format!("log {}\n", key(&format!("l{number}"), KeyKind::Log, number).verifier());
-        text += &format!("witness w{number} {}\n", witness(number).verifier());
+        writeln!(text, "log {}", key(&format!("l{number}"), KeyKind::Log, number).verifier()).unwrap();
+        writeln!(text, "witness w{number} {}", witness(number).verifier()).unwrap();
         let below = if number == 1 { String::new() } else { format!(" g{}", number - 1) };
-        text += &format!("group g{number} any w{number}{below}\n");
+        writeln!(text, "group g{number} any w{number}{below}").unwrap();
     }
     text += "quorum g200\n";
     let policy = parse(&text).unwrap();

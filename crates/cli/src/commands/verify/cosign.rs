@@ -24,6 +24,8 @@ const KEY_MAX_BYTES: u64 = 4_096;
 pub(super) struct Cosigner {
     key: SigningKey,
     out: PathBuf,
+    /// Of the checkpoint that was cosigned last.
+    done: Option<String>,
 }
 
 impl Cosigner {
@@ -46,11 +48,14 @@ impl Cosigner {
             );
             return Err(wrong(&what));
         }
-        Ok(Self { key, out: out.to_owned() })
+        Ok(Self { key, out: out.to_owned(), done: None })
     }
 
-    /// Adds the signature to a checkpoint that was walked whole, and writes the note.
-    pub(super) fn cosign(&self, judged: &Judged) -> Result<(), Failure> {
+    /// Adds the signature to a checkpoint that was walked whole, and writes the note. Does nothing if it was the last one already.
+    pub(super) fn cosign(&mut self, judged: &Judged) -> Result<(), Failure> {
+        if self.done.as_deref() == Some(judged.note.text()) {
+            return Ok(());
+        }
         let cannot = |error: &dyn std::fmt::Display| Failure::Unreadable(format!("the checkpoint can't be cosigned: {error}"));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| cannot(&error))?.as_secs();
         let text = judged.note.text();
@@ -61,6 +66,7 @@ impl Cosigner {
         let signatures = others.cloned().chain([signature]).collect();
         let note = Note::new(text, signatures).map_err(|error| cannot(&error))?;
         disk::replace(&self.out, &note.to_bytes())?;
+        self.done = Some(text.to_owned());
         Ok(())
     }
 }

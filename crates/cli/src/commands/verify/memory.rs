@@ -39,7 +39,11 @@ impl Memory {
 
     /// Remembers a checkpoint, and forgets some of the older ones if there are too many.
     pub(super) fn keep(&self, judged: &Judged) -> Result<(), Failure> {
-        disk::replace(&self.path(judged.checkpoint.size), &judged.note.to_bytes())?;
+        let (path, bytes) = (self.path(judged.checkpoint.size), judged.note.to_bytes());
+        if fs::read(&path).is_ok_and(|known| known == bytes) {
+            return Ok(());
+        }
+        disk::replace(&path, &bytes)?;
         let mut sizes = self.sizes()?;
         let mut removed = false;
         while let Some(index) = superfluous(&sizes) {

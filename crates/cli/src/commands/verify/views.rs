@@ -154,3 +154,9 @@ async fn view(link: &mut Link, resource: &str, by: &Holder, origin: &str) -> Res
         status => Err(format!("it answers with status {status}")),
     }
 }
+
+/// The checkpoint that the server published last, as it lies beside a database. It is derived: if it can't be read it says nothing.
+pub(super) fn published(dir: &Path, origin: &str) -> Option<Shown> {
+    let bytes = disk::read(&dir.join("checkpoint"), NOTE_MAX_BYTES).ok()?;
+    read(&bytes, Holder::Server, origin).ok()
+}

@@ -114,6 +114,21 @@ pub(super) async fn on(
     Err(unreadable(&format!("the server's walk was cut off after {at} of {size} records, which were in order")))
 }
 
+/// As [`on`], and until all that is gone is explained: what explains it may stand after the head at which the walk began.
+pub(super) async fn explained(
+    connection: &Connection,
+    walker: &mut Walker,
+    reason: &str,
+    mut step: impl FnMut(&Walker, u64) -> Result<(), Failure>,
+) -> Result<u64, Stopped> {
+    let mut bytes = on(connection, walker, reason, &mut step).await?;
+    if walker.removed().is_err() {
+        bytes += on(connection, walker, reason, &mut step).await?;
+    }
+    walker.removed().map_err(Stopped::Altered)?;
+    Ok(bytes)
+}
+
 /// Demands the checkpoints that others hold; of those whose sizes were walked before, the server must prove that they are the beginning
 /// of what was walked.
 pub(super) async fn expect(connection: &Connection, walker: &mut Walker, shown: Vec<Shown>) -> Result<(), Stopped> {
@@ -122,7 +137,9 @@ pub(super) async fn expect(connection: &Connection, walker: &mut Walker, shown: 
     let behind = walker.trust_mut().map(Trust::take_behind).unwrap_or_default();
     for shown in behind {
         let old = shown.checkpoint().clone();
-        if old.size > 0 {
+        let (is_signed, proved) = walker.trust().map_or((false, 0), |trust| (trust.is_signed(&shown), trust.proved()));
+        // Of what the log has not signed it need prove nothing.
+        if old.size > 0 && is_signed {
             let proof = connection.consistency(old.size, size).await?;
             let proof = hashes(&proof.hashes).unwrap_or_default();
             if let Err(error) = verify_consistency(old.size, &old.root, size, &root, &proof) {
@@ -132,7 +149,7 @@ pub(super) async fn expect(connection: &Connection, walker: &mut Walker, shown: 
                     old.size,
                     old.root
                 );
-                return Err(Stopped::Altered(Finding { from: 0, to: old.size, fault: Fault::Derived(what) }));
+                return Err(Stopped::Altered(Finding { from: proved.min(old.size), to: old.size, fault: Fault::Derived(what) }));
             }
         }
         if let Some(trust) = walker.trust_mut() {
