@@ -224,24 +224,28 @@ pub(crate) async fn run(args: VerifyArgs, global: &GlobalArgs) -> Result<ExitCod
         (None, None, None) => global.trust()?,
     };
     let judge = Judge::new(&args, configured.as_deref())?;
-    let started = Instant::now();
-    let bar = bar();
-    let result = match (judge, args.state.clone()) {
+    let (code, answer) = match (judge, &args.state) {
         (Some(judge), Some(state)) => {
-            return follow::run(follow::Options::new(&args, state), judge, global).await;
+            return follow::run(follow::Options::new(&args, state.clone()), judge, global).await;
         }
-        (judge, _) => once(&args, global, judge, &bar).await,
-    };
-    bar.finish_and_clear();
-    let (code, answer) = match result {
-        Ok((walked, outcome)) => {
-            (tell::code(&outcome.verdict), tell::outcome(&walked, &outcome, started.elapsed(), global.output))
-        }
-        Err(Stopped::Altered(finding)) => (EXIT_ALTERED, tell::altered(&finding, &[], global.output)),
-        Err(Stopped::Failed(failure)) => return Err(failure),
+        (judge, _) => look(&args, global, judge).await?,
     };
     say(&answer)?;
     Ok(ExitCode::from(code))
+}
+
+/// Walks once, from the first record. The code to end with, and what to say.
+async fn look(args: &VerifyArgs, global: &GlobalArgs, judge: Option<Judge>) -> Result<(u8, Vec<u8>), Failure> {
+    let (started, bar) = (Instant::now(), bar());
+    let result = once(args, global, judge, &bar).await;
+    bar.finish_and_clear();
+    match result {
+        Ok((walked, outcome)) => {
+            Ok((tell::code(&outcome.verdict), tell::outcome(&walked, &outcome, started.elapsed(), global.output)))
+        }
+        Err(Stopped::Altered(finding)) => Ok((EXIT_ALTERED, tell::altered(&finding, &[], global.output))),
+        Err(Stopped::Failed(failure)) => Err(failure),
+    }
 }
 
 /// Tells the verdict. It is in the exit code too: who does not listen to the words still gets it.
@@ -313,3 +317,6 @@ fn bar() -> ProgressBar {
     let template = "{bar:30} {human_pos} of {human_len} records, {per_sec}, {eta} left";
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
+
+#[cfg(test)]
+mod tests;
