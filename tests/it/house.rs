@@ -17,6 +17,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("sigillo-cli", &["sigillo-client", "sigillo-http", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
     ("sigillo", &["sigillo-agent", "sigillo-cli", "sigillo-server"]),
     (TESTKIT, &["sigillo-client", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
+    ("sigillo-witness", &["sigillo-model"]),
     ("xtask", &[]),
 ];
 

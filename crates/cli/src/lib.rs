@@ -12,7 +12,7 @@ mod severity;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{append, completion, head, man, query, tail, verify};
+use commands::{append, completion, head, key, man, query, tail, verify};
 use failure::Failure;
 use global::GlobalArgs;
 
@@ -33,6 +33,7 @@ enum Command {
     Append(append::AppendArgs),
     Head(head::HeadArgs),
     Verify(verify::VerifyArgs),
+    Key(key::KeyArgs),
     Completion(completion::CompletionArgs),
     Man(man::ManArgs),
 }
@@ -69,6 +70,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Append(args) => append::run(args, &global).await,
         Command::Head(args) => head::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global).await,
+        Command::Key(args) => key::run(&args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
     }

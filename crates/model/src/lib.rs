@@ -5,6 +5,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod add_checkpoint;
 pub mod audit;
 pub mod batch;
 pub mod block;

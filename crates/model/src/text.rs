@@ -1,4 +1,4 @@
-//! Words of the text formats: numbers and base64, each with one spelling only.
+//! Lines and words of the text formats: numbers and base64, each with one spelling only.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -24,6 +24,36 @@ pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
 pub(crate) fn hash(text: &str) -> Option<NodeHash> {
     // Before decoding, so that a long line costs nothing.
     if text.len() == 44 { NodeHash::from_slice(&from_base64(text)?) } else { None }
+}
+
+/// The lines of a text, taken one by one, so that what follows them can be read in another way.
+pub(crate) struct Lines<'a> {
+    rest: &'a [u8],
+    number: usize,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, number: 0 }
+    }
+
+    /// The next line, without its newline; `None` if there is none, if it has no end, or if it is not UTF-8.
+    pub(crate) fn next(&mut self) -> Option<&'a str> {
+        self.number += 1;
+        let (line, rest) = self.rest.split_at_checked(memchr::memchr(b'\n', self.rest)?)?;
+        self.rest = rest.get(1..)?;
+        std::str::from_utf8(line).ok()
+    }
+
+    /// Number of the line that was last asked for, from 1.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// What has not been taken.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{
     ids::NodeHash,
     note::{NOTE_MAX_BYTES, Note, NoteError},
-    text,
+    text::{self, Lines},
 };
 
 const FIRST_LINE: &str = "c2sp.org/tlog-proof@v1";
@@ -50,29 +50,30 @@ impl TlogProof {
         if bytes.len() > FILE_MAX_BYTES {
             return Err(TlogProofError::TooLong);
         }
-        let mut reader = Lines { rest: bytes, number: 0 };
-        if reader.next()? != FIRST_LINE {
-            return Err(reader.wrong());
+        let mut lines = Lines::new(bytes);
+        let wrong = |lines: &Lines<'_>| TlogProofError::Line(lines.number());
+        if lines.next() != Some(FIRST_LINE) {
+            return Err(wrong(&lines));
         }
-        let mut line = reader.next()?;
+        let mut line = lines.next().ok_or_else(|| wrong(&lines))?;
         let mut extra = Vec::new();
         if let Some(encoded) = line.strip_prefix("extra ") {
             extra = text::from_base64(encoded)
                 .filter(|extra| (1..=EXTRA_MAX_BYTES).contains(&extra.len()))
-                .ok_or_else(|| reader.wrong())?;
-            line = reader.next()?;
+                .ok_or_else(|| wrong(&lines))?;
+            line = lines.next().ok_or_else(|| wrong(&lines))?;
         }
-        let index = line.strip_prefix("index ").and_then(text::decimal).ok_or_else(|| reader.wrong())?;
+        let index = line.strip_prefix("index ").and_then(text::decimal).ok_or_else(|| wrong(&lines))?;
         let mut hashes = Vec::new();
         loop {
-            let line = reader.next()?;
+            let line = lines.next().ok_or_else(|| wrong(&lines))?;
             if line.is_empty() {
                 break;
             }
-            let hash = text::hash(line).filter(|_| hashes.len() < HASHES_MAX).ok_or_else(|| reader.wrong())?;
+            let hash = text::hash(line).filter(|_| hashes.len() < HASHES_MAX).ok_or_else(|| wrong(&lines))?;
             hashes.push(hash);
         }
-        Ok(Self { extra, index, hashes, checkpoint: Note::parse(reader.rest)? })
+        Ok(Self { extra, index, hashes, checkpoint: Note::parse(lines.rest())? })
     }
 }
 
@@ -88,27 +89,6 @@ impl fmt::Display for TlogProof {
             writeln!(f, "{}", text::base64(hash.as_bytes()))?;
         }
         write!(f, "\n{}", self.checkpoint)
-    }
-}
-
-struct Lines<'a> {
-    rest: &'a [u8],
-    /// Number of the last line read, from 1.
-    number: usize,
-}
-
-impl<'a> Lines<'a> {
-    /// The next line, without its newline.
-    fn next(&mut self) -> Result<&'a str, TlogProofError> {
-        self.number += 1;
-        let end = memchr::memchr(b'\n', self.rest).ok_or_else(|| self.wrong())?;
-        let (line, rest) = self.rest.split_at_checked(end).ok_or_else(|| self.wrong())?;
-        self.rest = rest.get(1..).unwrap_or_default();
-        std::str::from_utf8(line).map_err(|_| self.wrong())
-    }
-
-    fn wrong(&self) -> TlogProofError {
-        TlogProofError::Line(self.number)
     }
 }
 
