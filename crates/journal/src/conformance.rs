@@ -498,7 +498,7 @@ pub(crate) fn in_memory(dir: &Path) -> Trial {
     Trial::new(dir, Arc::new(MemoryStore::default()), |_, store| store.clone())
 }
 
-fn on_rocksdb(dir: &Path) -> Trial {
+pub(crate) fn on_rocksdb(dir: &Path) -> Trial {
     let open = |dir: &Path| -> Arc<dyn Store> { Arc::new(RocksStore::open(&options::database_dir(dir)).unwrap()) };
     Trial::new(dir, open(dir), |_, store| {
         // Closed by the journal if that went well; a poisoned one is left to its store.

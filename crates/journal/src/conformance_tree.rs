@@ -12,12 +12,13 @@ use sigillo_model::{
 };
 
 use crate::{
-    OpenError, ReadError, Reader, SubmitError,
-    conformance::{Act, Fate, Faulty, MemoryStore, Rows, Trial, in_memory, open, origin},
+    Head, Journal, OpenError, Options, ReadError, Reader, SubmitError,
+    conformance::{Act, Fate, Faulty, MemoryStore, Rows, Trial, in_memory, on_rocksdb, open, origin},
     error::ReadError::Altered,
-    layout::{self, Table},
-    read,
+    layout::{self, StoredHead, Table},
+    options, read,
     store::{Store, WriteSet},
+    verify,
 };
 
 /// The definition of RFC 6962, word for word.
@@ -169,7 +170,7 @@ fn the_first_format_is_upgraded_and_an_upgrade_that_was_cut_short_begins_anew() 
 }
 
 #[test]
-fn a_wrong_row_head_or_missing_table_is_found_when_opened() {
+fn a_wrong_row_or_root_is_found_when_opened() {
     run(async |mut trial| {
         trial.act(&Act::Send { source: 0, records: 700, fate: Fate::Good }).await;
         trial.journal.take().unwrap().close().await.unwrap();
@@ -185,8 +186,40 @@ fn a_wrong_row_head_or_missing_table_is_found_when_opened() {
             assert!(matches!(error, OpenError::Altered(_)), "{level} {index}: {error}");
             put(&true_value);
         }
+        let head = trial.durable.get(Table::Meta, layout::HEAD_KEY).unwrap().unwrap();
+        let stored = layout::decode_head(&head).unwrap();
+        let StoredHead { size, chain, receipt_time, .. } = stored;
+        let other = layout::encode_head(&Head { size, chain, receipt_time, root: NodeHash::new([9; 32]) });
+        let put = |head: Vec<u8>| {
+            let puts = vec![(Table::Meta, layout::HEAD_KEY.to_vec(), head)];
+            trial.durable.commit(WriteSet { puts, ..WriteSet::default() }).unwrap();
+        };
+        put(other);
+        assert!(matches!(open(trial.durable.clone(), &trial.options), Err(OpenError::Altered(_))));
+        put(head);
         open(trial.durable.clone(), &trial.options).unwrap();
     });
+}
+
+#[test]
+fn a_missing_table_is_not_taken_for_an_empty_one() {
+    for name in ["tree", "checkpoints", "pending"] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options::new(dir.path(), origin());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut trial = on_rocksdb(dir.path());
+            trial.act(&Act::Send { source: 0, records: 3, fate: Fate::Good }).await;
+            trial.journal.take().unwrap().close().await.unwrap();
+        });
+        let path = options::database_dir(dir.path());
+        let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), &path).unwrap();
+        rocksdb::DB::open_cf(&rocksdb::Options::default(), &path, names).unwrap().drop_cf(name).unwrap();
+        let verified = verify::verify(dir.path(), |_| ());
+        assert!(matches!(verified, Err(verify::VerifyError::Altered(_))), "{name}: {verified:?}");
+        let opened = Journal::open(&options);
+        assert!(matches!(opened, Err(OpenError::Store(_))), "{name}: {opened:?}");
+    }
 }
 
 #[test]

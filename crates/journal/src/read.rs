@@ -15,6 +15,7 @@ use crate::{
     frame::Head,
     layout::{self, StoredHead, Table},
     store::{Direction, Pair, Store, StoreError, StoreErrorKind},
+    tree::Edges,
 };
 
 /// Bytes of entries that are read at once.
@@ -25,6 +26,7 @@ const CHUNK_BYTES: usize = 4 << 20;
 pub struct Reader {
     origin: Origin,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) edges: Arc<Edges>,
     head: watch::Receiver<Head>,
 }
 
@@ -36,7 +38,7 @@ impl std::fmt::Debug for Reader {
 
 impl Reader {
     pub(crate) fn new(origin: Origin, store: Arc<dyn Store>, head: watch::Receiver<Head>) -> Self {
-        Self { origin, store, head }
+        Self { origin, store, edges: Arc::default(), head }
     }
 
     /// The journal's name.

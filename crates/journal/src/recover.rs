@@ -218,15 +218,9 @@ impl Format {
             _ => None,
         }
     }
-
-    /// Checks that the tables of this format are there: a missing one must not be taken for an empty one.
-    pub(crate) fn check_tables(self, store: &dyn Store) -> Result<(), StoreError> {
-        let tables = if self == Self::One { Table::FORMAT_1.as_slice() } else { &Table::ALL };
-        tables.iter().try_for_each(|table| store.get(*table, &[]).map(drop))
-    }
 }
 
-/// Reads the format and checks that it is known, that its tables are there and that the journal is the one that is meant.
+/// Reads the format, and checks that it is known and that the journal is the one that is meant.
 fn check_identity(store: &Arc<dyn Store>, origin: &Origin) -> Result<Format, OpenError> {
     let text = |key| -> Result<String, OpenError> {
         let value = store.get(Table::Meta, key)?.unwrap_or_default();
@@ -236,7 +230,6 @@ fn check_identity(store: &Arc<dyn Store>, origin: &Origin) -> Result<Format, Ope
     let Some(format) = Format::read(&found) else {
         return Err(OpenError::Version { found, known: layout::FORMAT });
     };
-    format.check_tables(store.as_ref())?;
     let found = text(layout::ORIGIN_KEY)?;
     if found != origin.as_str() {
         return Err(OpenError::Origin { found, expected: origin.to_string() });

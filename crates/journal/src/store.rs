@@ -13,7 +13,7 @@ use rocksdb::{
     DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, IteratorMode, LogLevel, WriteBatch, WriteOptions,
 };
 
-use crate::layout::Table;
+use crate::layout::{FORMAT_1, FORMAT_KEY, Table};
 
 /// Which way to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +98,16 @@ const BLOCK_CACHE_BYTES: usize = 32 << 20;
 /// leaves, and is caught by the head file if it was durable.
 const LOG_RECOVERY: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
 
+/// The column family of a table, and an error rather than a panic if it is not there.
+macro_rules! family {
+    ($db:expr, $table:expr) => {
+        $db.cf_handle($table.name()).ok_or_else(|| StoreError {
+            kind: StoreErrorKind::Damaged,
+            message: format!("column family {} is missing", $table.name()),
+        })
+    };
+}
+
 impl RocksStore {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let db = open_database(path)?;
@@ -134,20 +144,26 @@ fn open_database_read_only(path: &Path, log_recovery: DBRecoveryMode) -> Result<
     options.set_wal_recovery_mode(log_recovery);
     options.create_if_missing(false);
     options.create_missing_column_families(false);
-    check_current(path)?;
+    let manifest = manifest(path)?;
     let names = DB::list_cf(&options, path)?;
     let has = |name: &str| names.iter().any(|found| found == name);
-    let known = |name: &str| Table::ALL.iter().any(|table| table.name() == name) || name == DEFAULT_COLUMN_FAMILY_NAME;
-    // A journal of the first format has no others; one whose upgrade was cut short has some. Whoever reads the format asks for
-    // those that belong to it.
-    let first_format = Table::FORMAT_1.map(Table::name);
-    if !first_format.into_iter().all(has) || !names.iter().all(|name| known(name)) {
+    let other = || {
         let expected = Table::ALL.map(Table::name);
-        let message = format!("the database has the column families {names:?} where {expected:?} are expected");
-        return Err(StoreError { kind: StoreErrorKind::Damaged, message });
+        let message = format!("{manifest} lists the column families {names:?} where {expected:?} are expected");
+        StoreError { kind: StoreErrorKind::Damaged, message }
+    };
+    let known = |name: &str| Table::ALL.iter().any(|table| table.name() == name) || name == DEFAULT_COLUMN_FAMILY_NAME;
+    if !Table::FORMAT_1.map(Table::name).into_iter().all(has) || !names.iter().all(|name| known(name)) {
+        return Err(other());
     }
     let descriptors = descriptors().into_iter().filter(|descriptor| has(descriptor.name()));
     let db = DB::open_cf_descriptors_read_only(&options, path, descriptors, false)?;
+    // Only a journal of the first format may have fewer, and some of the others if its upgrade was cut short: a missing one must
+    // not be taken for an empty one.
+    let complete = Table::ALL.map(Table::name).into_iter().all(has);
+    if !complete && db.get_cf(family!(db, Table::Meta)?, FORMAT_KEY)?.as_deref() != Some(FORMAT_1.as_bytes()) {
+        return Err(other());
+    }
     if db.iterator(IteratorMode::Start).next().transpose()?.is_some() {
         let message = "the default column family holds keys; the journal writes none there".to_owned();
         return Err(StoreError { kind: StoreErrorKind::Damaged, message });
@@ -155,8 +171,8 @@ fn open_database_read_only(path: &Path, log_recovery: DBRecoveryMode) -> Result<
     Ok(db)
 }
 
-/// The file `CURRENT` must name a manifest that is there. RocksDB would only say that a file of some name is missing.
-fn check_current(path: &Path) -> Result<(), StoreError> {
+/// The manifest that the file `CURRENT` names, which must be there. RocksDB would only say that a file of some name is missing.
+fn manifest(path: &Path) -> Result<String, StoreError> {
     let file = path.join("CURRENT");
     let text = fs::read(&file).map_err(|error| {
         let missing = error.kind() == io::ErrorKind::NotFound;
@@ -165,8 +181,8 @@ fn check_current(path: &Path) -> Result<(), StoreError> {
     })?;
     let name = String::from_utf8_lossy(&text);
     let named = name.strip_suffix('\n').filter(|name| name.starts_with("MANIFEST-") && path.join(name).is_file());
-    if named.is_some() {
-        return Ok(());
+    if let Some(name) = named {
+        return Ok(name.to_owned());
     }
     let message = format!("{} names {name:?}, which is no manifest that is there", file.display());
     Err(StoreError { kind: StoreErrorKind::Damaged, message })
@@ -217,16 +233,6 @@ fn descriptors() -> Vec<ColumnFamilyDescriptor> {
         .collect();
     families.push(family(DEFAULT_COLUMN_FAMILY_NAME, SMALL_BUFFER_BYTES, DBCompressionType::Lz4));
     families
-}
-
-/// The column family of a table, and an error rather than a panic if it is not there.
-macro_rules! family {
-    ($db:expr, $table:expr) => {
-        $db.cf_handle($table.name()).ok_or_else(|| StoreError {
-            kind: StoreErrorKind::Damaged,
-            message: format!("column family {} is missing", $table.name()),
-        })
-    };
 }
 
 fn opened<'a>(guard: &'a RwLockReadGuard<'_, Option<DB>>) -> Result<&'a DB, StoreError> {

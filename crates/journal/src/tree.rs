@@ -3,7 +3,12 @@
 //! Stored are the anchors and the levels from 1 on. The lowest tile is derived: its records are committed to again, from the
 //! anchor before them on.
 
-use std::{cell::RefCell, ops::Range, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use sigillo_model::{
     audit::{Fault, Finding},
@@ -30,6 +35,8 @@ use crate::{
 const LEAVES_MAX: u64 = 65_536;
 /// Hashes of a full tile.
 const TILE_WIDTH: u64 = ANCHOR_INTERVAL;
+/// How many right edges are remembered, 8 KiB each at most.
+const EDGES_MAX: usize = 16;
 /// Levels of tiles in a tree of 64-bit sizes.
 const LEVELS: usize = 8;
 
@@ -37,7 +44,8 @@ impl Reader {
     /// The tree of the first `size` records. Blocks, as all that it gives.
     pub fn tree(&self, size: u64) -> Result<TreeReader, ReadError> {
         self.check_durable(size, || format!("the tree of {size} records was asked for"))?;
-        Ok(TreeReader::new(self.store.clone(), self.origin().clone(), size))
+        let tree = TreeReader::new(self.store.clone(), self.origin().clone(), size);
+        Ok(TreeReader { edges: self.edges.clone(), ..tree })
     }
 
     /// Root of the tree of the first `size` records.
@@ -83,6 +91,7 @@ pub struct TreeReader {
     origin: Origin,
     size: u64,
     tiles: RefCell<[Option<Tile>; LEVELS]>,
+    edges: Arc<Edges>,
 }
 
 impl std::fmt::Debug for TreeReader {
@@ -96,9 +105,27 @@ struct Tile {
     hashes: Vec<NodeHash>,
 }
 
+/// The lowest, incomplete tiles at the right edges of the sizes that were asked for last: nearly every proof against a checkpoint
+/// needs that of its size, which is derived and never changes.
+#[derive(Default)]
+pub(crate) struct Edges(Mutex<VecDeque<(u64, Vec<NodeHash>)>>);
+
+impl Edges {
+    fn find(&self, size: u64) -> Option<Vec<NodeHash>> {
+        let edges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        edges.iter().find(|(of, _)| *of == size).map(|(_, hashes)| hashes.clone())
+    }
+
+    fn keep(&self, size: u64, hashes: &[NodeHash]) {
+        let mut edges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        edges.truncate(EDGES_MAX - 1);
+        edges.push_front((size, hashes.to_vec()));
+    }
+}
+
 impl TreeReader {
     pub(crate) fn new(store: Arc<dyn Store>, origin: Origin, size: u64) -> Self {
-        Self { store, origin, size, tiles: RefCell::default() }
+        Self { store, origin, size, tiles: RefCell::default(), edges: Arc::default() }
     }
 
     /// Number of records.
@@ -186,7 +213,18 @@ impl TreeReader {
         let first = index.saturating_mul(TILE_WIDTH);
         let range = first..first.saturating_add(TILE_WIDTH).min(there);
         match u8::try_from(level) {
-            Ok(0) => Ok(chain_values(&self.store, &self.origin, range)?.iter().map(record_leaf).collect()),
+            Ok(0) => {
+                let partial = range.end - first < TILE_WIDTH;
+                if let Some(hashes) = self.edges.find(self.size).filter(|_| partial) {
+                    return Ok(hashes);
+                }
+                let values = chain_values(&self.store, &self.origin, range)?;
+                let hashes: Vec<_> = values.iter().map(record_leaf).collect();
+                if partial {
+                    self.edges.keep(self.size, &hashes);
+                }
+                Ok(hashes)
+            }
             Ok(level) => rows(&self.store, level, range),
             Err(_) => Err(derived(self.size, "the tree has no such level")),
         }
