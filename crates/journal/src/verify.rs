@@ -54,7 +54,7 @@ pub struct Demands {
 }
 
 /// A journal whose records are in order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Its name.
     pub origin: Origin,

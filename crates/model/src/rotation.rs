@@ -75,7 +75,7 @@ impl Rotation {
 }
 
 /// The keys of a log over time: those of the trust file, and those to which rotations have changed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogKeys {
     policy: Policy,
     rotations: Vec<Rotation>,

@@ -58,7 +58,7 @@ against that stands what others hold:
 A signed root that the records don't give means that they were rewritten, between the last checkpoint that was met and that one.
 A checkpoint of more records than there are, or a newest quorum older than ten minutes, means that this is not the newest state.
 
-For ever: sigillo verify --follow --state DIR --policy FILE walks what is new, every few seconds, and ends with the verdict's code
+For ever: sigillo verify --follow --state DIR --policy FILE walks what is new, every minute, and ends with the verdict's code
 when something was altered.
 
 Exit codes:
@@ -71,8 +71,8 @@ Exit codes:
 
 Examples:
   sigillo verify --policy trust.txt --remember ~/checkpoints
-  sigillo verify --policy trust.txt --db /backup/sigillo --now '2026-11-20 03:00'   (the server must be stopped)
-  sigillo verify --policy trust.txt --witness-view witness.note --db /var/lib/sigillo
+  sigillo verify --db /backup/sigillo --policy trust.txt --now '2026-11-20 03:00'   (the server must be stopped)
+  sigillo verify --db /var/lib/sigillo --policy trust.txt --witness-view witness.note
   sigillo verify --policy trust.txt --cosign auditor.key --out cosigned.note
   sigillo verify --expect-size 48210 --expect-chain 5c3f…      (from an earlier sigillo head)")]
 pub(crate) struct VerifyArgs {
@@ -130,8 +130,8 @@ struct FollowArgs {
     /// Show metrics for Prometheus here: host:port
     #[arg(long, value_name = "ADDR", requires = "follow")]
     metrics: Option<SocketAddr>,
-    /// Seconds between two looks
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// Seconds between two looks; each that finds something new is a recorded read
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     every: u64,
     /// Seconds for which the journal may be stale, or unreachable beyond that, before this ends with code 5
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]

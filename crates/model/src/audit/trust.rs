@@ -113,7 +113,7 @@ impl fmt::Display for Missed {
 }
 
 /// The demands of a trust file on a walk, and what has come of them so far.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
     policy: Policy,
     keys: LogKeys,
@@ -300,7 +300,8 @@ impl Trust {
                     Holder::View(_) if judgement.cosignatures.is_empty() => {
                         Err("no witness of the trust file has cosigned it".to_owned())
                     }
-                    Holder::Journal | Holder::Server => Ok(judgement.quorum),
+                    // Where no witness is asked for, the log alone vouches.
+                    Holder::Journal | Holder::Server => Ok(judgement.quorum && self.policy.asks_for_witnesses()),
                     _ => Ok(true),
                 }
             });
@@ -343,7 +344,7 @@ impl Trust {
         let (valid, vouched) = self.sort(shown)?;
         self.check_one_root(&valid, size, root)?;
         let Some(judged) = self.join(valid) else { return Ok(()) };
-        if vouched || judged.quorum {
+        if vouched || (judged.quorum && self.policy.asks_for_witnesses()) {
             self.proved = self.proved.max(size);
         }
         self.quorum_time = self.quorum_time.max(judged.quorum_time);

@@ -158,8 +158,11 @@ impl<'a> Audit<'a> {
                     service::reached(false);
                     match self.unheard() {
                         Some(verdict) => {
-                            let answer = format!("stale: nothing new was had, and {failure}\n").into_bytes();
-                            (verdict, answer)
+                            let remarks = vec![format!("nothing new was had: {failure}")];
+                            let outcome = Outcome { verdict, accepted: None, remarks };
+                            let walked = walk::walked(&self.walker, 0);
+                            let answer = tell::outcome(&walked, &outcome, began.elapsed(), format);
+                            (outcome.verdict, answer)
                         }
                         None => {
                             sleep(self.options.every).await;

@@ -438,3 +438,38 @@ async fn where_there_is_no_journal_there_is_no_verdict() {
     let verdict = walk::local(folder.path(), Demands::default(), &ProgressBar::hidden());
     assert!(matches!(verdict, Err(Stopped::Failed(Failure::Unreadable(_)))));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn witnesses_with_an_address_are_asked() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let case = Case::new(&WORDS).await;
+    let cosigned = case.cosigned(9);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let path = format!("GET /w/checkpoint/{} ", hex::encode(<sha2::Sha256 as sha2::Digest>::digest(ORIGIN)));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4_096];
+            let length = stream.read(&mut request).await.unwrap();
+            let found = String::from_utf8_lossy(&request[..length]).starts_with(&path);
+            let body = if found { cosigned.to_string() } else { String::new() };
+            let status = if found { "200 OK" } else { "404 Not Found" };
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    for (prefix, shown, missing) in [("/w/", 1, 0), ("/other", 0, 1)] {
+        let one = witness(11).verifier().to_string();
+        let trust = trust().replace(&format!("w1 {one}"), &format!("w1 {one} http://{address}{prefix}"));
+        let file = case.file("asked", trust.as_bytes());
+        let cli = Cli::try_parse_from(["sigillo", "verify", "--policy", &file]).unwrap();
+        let Command::Verify(args) = cli.command else { panic!("not verify") };
+        let had = Judge::new(&args, Some(Path::new(&file))).unwrap().unwrap().views.gather().await.unwrap();
+        assert_eq!((had.shown.len(), had.missing.len()), (shown, missing), "{had:?}");
+        if let Some(shown) = had.shown.first() {
+            assert_eq!(*shown.by(), sigillo_model::audit::Holder::Witness("w1".into()));
+        }
+    }
+}
