@@ -14,7 +14,10 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("sigillo-query", &["sigillo-journal", "sigillo-proto", "sigillo-model"]),
     ("sigillo-server", &["sigillo-http", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
     ("sigillo-agent", &["sigillo-client", "sigillo-proto", "sigillo-model"]),
-    ("sigillo-cli", &["sigillo-client", "sigillo-http", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
+    (
+        "sigillo-cli",
+        &["sigillo-client", "sigillo-http", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"],
+    ),
     ("sigillo", &["sigillo-agent", "sigillo-cli", "sigillo-server"]),
     (TESTKIT, &["sigillo-client", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
     ("sigillo-witness", &["sigillo-model"]),

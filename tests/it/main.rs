@@ -5,6 +5,8 @@ mod audit;
 mod drills;
 mod house;
 mod journey;
+mod log;
+mod receipts;
 mod refusals;
 mod restart;
 mod support;

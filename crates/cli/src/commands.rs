@@ -4,6 +4,7 @@ pub(crate) mod append;
 pub(crate) mod completion;
 pub(crate) mod head;
 pub(crate) mod key;
+pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod query;
 pub(crate) mod tail;

@@ -59,6 +59,8 @@ impl Failure {
                 | ClientError::Fork(_)
                 | ClientError::StaleEpoch(_),
             ) => Some(EXIT_REFUSED),
+            Self::Client(ClientError::Misconduct { stale: false, .. }) => Some(EXIT_ALTERED),
+            Self::Client(ClientError::Misconduct { stale: true, .. }) => Some(EXIT_STALE),
             Self::Usage(_) | Self::Client(ClientError::Url { .. } | ClientError::File { .. }) => Some(EXIT_USAGE),
             Self::Unreadable(_) | Self::Client(_) | Self::Io(_) => Some(EXIT_UNREADABLE),
         }

@@ -7,12 +7,13 @@ mod failure;
 mod filter;
 mod global;
 mod output;
+mod receipts;
 mod severity;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{append, completion, head, key, man, query, tail, verify};
+use commands::{append, completion, head, key, log, man, query, tail, verify};
 use failure::Failure;
 use global::GlobalArgs;
 
@@ -34,6 +35,7 @@ enum Command {
     Head(head::HeadArgs),
     Verify(verify::VerifyArgs),
     Key(key::KeyArgs),
+    Log(log::LogArgs),
     Completion(completion::CompletionArgs),
     Man(man::ManArgs),
 }
@@ -41,11 +43,11 @@ enum Command {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for query also when nothing matched, for verify: intact
-  1  verify: the journal was altered
+  1  the journal was altered, or does not continue what its owner has signed before
   2  the command line or the configuration is wrong
   3  no connection, a server that fails, or something that can't be read to its end
   4  the server refused
-  5  verify: in order as far as it goes, but not the newest (stale)
+  5  stale: the server shows an older state than the one remembered; verify: not the newest
   6  verify: in order, but the trust file's quorum of witnesses is not met";
 
 /// Runs the program with the arguments of the process.
@@ -71,6 +73,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Head(args) => head::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global).await,
         Command::Key(args) => key::run(&args),
+        Command::Log(args) => log::run(args, &global).await,
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
     }

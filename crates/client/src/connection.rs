@@ -4,9 +4,7 @@ use std::{fmt, io, sync::Mutex, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use sigillo_model::limits::MESSAGE_MAX_BYTES;
-use sigillo_proto::v1::{
-    self, audit_client::AuditClient, ingest_client::IngestClient, log_client::LogClient, query_client::QueryClient,
-};
+use sigillo_proto::v1::{self, audit_client::AuditClient, ingest_client::IngestClient, query_client::QueryClient};
 use tonic::{
     Streaming,
     transport::{Channel, Endpoint as Transport},
@@ -28,7 +26,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 #[derive(Clone)]
 pub struct Connection {
     endpoint: Endpoint,
-    channel: Channel,
+    pub(crate) channel: Channel,
     peer: Peer,
 }
 
@@ -97,42 +95,6 @@ impl Connection {
         self.answers(self.audit().walk(request).await)
     }
 
-    /// The newest checkpoint that was signed, whether witnesses have cosigned it or not; `None` if there is none, or the server does
-    /// not know what that is.
-    pub async fn newest_checkpoint(&self) -> Result<Option<v1::Checkpoint>, ClientError> {
-        self.checkpoint(true).await
-    }
-
-    /// The newest checkpoint that is cosigned as the server's policy asks; `None` as above.
-    pub async fn served_checkpoint(&self) -> Result<Option<v1::Checkpoint>, ClientError> {
-        self.checkpoint(false).await
-    }
-
-    async fn checkpoint(&self, newest_signed: bool) -> Result<Option<v1::Checkpoint>, ClientError> {
-        let request = v1::GetCheckpointRequest { newest_signed, ..Default::default() };
-        match self.log().get_checkpoint(request).await {
-            Ok(answer) => Ok(Some(answer.into_inner())),
-            Err(status) if matches!(status.code(), tonic::Code::NotFound | tonic::Code::Unimplemented) => Ok(None),
-            Err(status) => Err(self.error(&status)),
-        }
-    }
-
-    /// The proof that the tree of a size is the beginning of the tree of a greater one. Not verified.
-    pub async fn consistency(&self, old_size: u64, new_size: u64) -> Result<v1::Proof, ClientError> {
-        let answer = self.log().get_consistency(v1::GetConsistencyRequest { old_size, new_size }).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
-    }
-
-    /// The proof that a record is in the tree of a size, and the record's chain value. Not verified.
-    pub async fn inclusion(&self, sequence: u64, size: u64) -> Result<v1::Proof, ClientError> {
-        let answer = self.log().get_inclusion(v1::GetInclusionRequest { sequence, size }).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| self.error(&status))
-    }
-
-    fn log(&self) -> LogClient<Channel> {
-        LogClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES)
-    }
-
     fn query(&self) -> QueryClient<Channel> {
         QueryClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES)
     }
@@ -141,7 +103,7 @@ impl Connection {
         AuditClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES)
     }
 
-    fn answers<T>(
+    pub(crate) fn answers<T>(
         &self,
         answer: Result<tonic::Response<Streaming<T>>, tonic::Status>,
     ) -> Result<Responses<T>, ClientError> {
@@ -149,7 +111,7 @@ impl Connection {
         Ok(Responses::new(stream, &self.peer))
     }
 
-    fn error(&self, status: &tonic::Status) -> ClientError {
+    pub(crate) fn error(&self, status: &tonic::Status) -> ClientError {
         ClientError::from_status(&self.peer, status)
     }
 }

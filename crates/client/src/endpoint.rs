@@ -28,6 +28,10 @@ pub struct Endpoint {
     /// The trust file: who signs the journal's checkpoints and receipts. Without it nothing that the server says is verified.
     #[serde(default)]
     pub trust: Option<PathBuf>,
+    /// Folder in which the newest checkpoint is remembered, and in which misconduct is written down; needs `trust`. Made if missing. By
+    /// default an agent's state directory, for people's commands `$XDG_STATE_HOME/sigillo`.
+    #[serde(default)]
+    pub remember: Option<PathBuf>,
 }
 
 /// Parts of the URL that are needed to connect.
@@ -41,7 +45,7 @@ pub(crate) struct Target {
 impl Endpoint {
     /// Makes relative paths relative to `base`, the folder of the configuration file.
     pub fn resolve(&mut self, base: &Path) {
-        for path in [&mut self.ca, &mut self.cert, &mut self.key].into_iter().chain(&mut self.trust) {
+        for path in [&mut self.ca, &mut self.cert, &mut self.key].into_iter().chain(&mut self.trust).chain(&mut self.remember) {
             *path = base.join(&*path);
         }
     }
@@ -67,7 +71,7 @@ mod tests {
 
     fn endpoint(url: &str) -> Endpoint {
         let (ca, cert, key) = ("ca.pem".into(), "/x/a.pem".into(), "a.key".into());
-        Endpoint { url: url.into(), ca, cert, key, name: None, trust: Some("trust.txt".into()) }
+        Endpoint { url: url.into(), ca, cert, key, name: None, trust: Some("trust.txt".into()), remember: None }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod pending;
 
 use std::{
     fs,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -78,6 +79,11 @@ impl Guard {
     /// Reads the trust file, and what `dir` remembers of its journal. A server that shows an older checkpoint than the one remembered
     /// has `grace` to catch up.
     pub fn open(trust: &Path, dir: &Path, grace: Duration) -> Result<Self, ClientError> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| ClientError::File {
+            setting: "remember",
+            path: dir.to_owned(),
+            what: format!("can't be made: {error}"),
+        })?;
         let wrong = |what: String| ClientError::File { setting: "trust", path: trust.to_owned(), what };
         let bytes = fs::read(trust).map_err(|error| wrong(format!("can't be read: {error}")))?;
         let policy = Policy::parse(&bytes).map_err(|error| wrong(error.to_string()))?;

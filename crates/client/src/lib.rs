@@ -9,6 +9,7 @@ mod connection;
 mod endpoint;
 mod error;
 mod guard;
+mod log;
 mod session;
 pub mod ship;
 mod tls;

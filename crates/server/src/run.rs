@@ -11,7 +11,7 @@ use std::{
 };
 
 use sigillo_journal::{Journal, Opened, Options};
-use sigillo_model::limits::MESSAGE_MAX_BYTES;
+use sigillo_model::{limits::MESSAGE_MAX_BYTES, note::SigningKey};
 use sigillo_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{audit_server::AuditServer, ingest_server::IngestServer, log_server::LogServer, query_server::QueryServer},
@@ -116,12 +116,9 @@ pub async fn run(
     files::fit(&mut settings.limits);
     let tls = Arc::new(Tls::load(settings.tls.clone())?);
     let metrics = telemetry::metrics()?;
-    let (log, signing) = log::prepare(&settings)?;
-    if let Some(key) = log.receipt_key() {
-        tracing::info!(key = %key.verifier(), "receipts are signed");
-    }
+    let prepared = log::prepare(&settings)?;
     let clock = Arc::new(clock);
-    let (opened, known) = open(&settings, &log).await?;
+    let (opened, known) = open(&settings, prepared.as_ref().map(log::Prepared::receipt_key)).await?;
     let journal = opened.journal.clone();
     let own = Own::start(journal.clone(), Arc::clone(&clock), &host());
     record_start(&own, &settings, &opened, &clock, &known).await?;
@@ -130,6 +127,14 @@ pub async fn run(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::start(reporter);
     let tasks = TaskTracker::new();
+    let (log, checkpointer) = match log::start(prepared, &settings, &journal, &own, &health).await {
+        Ok(started) => started,
+        Err(error) => {
+            // Refused, but in good order.
+            journal.close().await.map_err(ServerError::Close)?;
+            return Err(error);
+        }
+    };
     let resources = log::Resources::new(Arc::clone(&log), journal.reader());
     let ingest = Arc::new(grpc::Shared {
         journal: journal.clone(),
@@ -169,9 +174,6 @@ pub async fn run(
     let accept = Accept { tls: Arc::clone(&tls), routes, limits: settings.limits, closing: closing.clone() };
     let accepting = tokio::spawn(accept::serve(listeners.grpc, accept));
     let collecting = tokio::spawn(telemetry::serve(listeners.metrics, metrics, closing.clone()));
-    let checkpointer = signing
-        .map(|signing| signing.checkpointer(log, journal.clone(), own.clone(), health.clone(), &settings))
-        .transpose()?;
     let signing = checkpointer.map(|checkpointer| tokio::spawn(checkpointer.run(closing.clone())));
     let publishing = listeners.publish.map(|listener| {
         let plain = published.is_some_and(|address| address.ip().is_loopback());
@@ -213,11 +215,14 @@ pub async fn run(
 }
 
 /// Opens the journal and reads its register of classes, which the configuration must not contradict.
-async fn open(settings: &Settings, log: &log::Log) -> Result<(Opened, ClassNames), ServerError> {
+async fn open(
+    settings: &Settings,
+    receipt_key: Option<Arc<SigningKey>>,
+) -> Result<(Opened, ClassNames), ServerError> {
     let options = Options {
         reserve_bytes: settings.reserve_bytes,
         queue_bytes: settings.limits.queue_bytes,
-        receipt_key: log.receipt_key().cloned().map(Arc::new),
+        receipt_key,
         ..Options::new(&settings.data_dir, settings.origin.clone())
     };
     let configured = settings.classes.clone();

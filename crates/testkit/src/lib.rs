@@ -11,3 +11,4 @@ pub mod powerloss;
 pub mod process;
 pub mod records;
 pub mod server;
+pub mod witness;

@@ -23,7 +23,7 @@ use jiff::Zoned;
 use sigillo_http::Roots;
 use sigillo_journal::verify::Demands;
 use sigillo_model::{
-    audit::{Trust, Walker},
+    audit::{Holder, Trust, Walker},
     ids::ChainHash,
     policy::Policy,
     verdict::{self, Outcome, Verdict},
@@ -279,7 +279,12 @@ async fn once(
             (tokio::task::block_in_place(|| walk::local(dir, demands, bar))?, now)
         }
         None => {
-            let connection = global.connect().await?;
+            let (connection, guard) = global.connect_guarded().await?;
+            if let (Some(judge), Some(guard)) = (&judge, &guard)
+                && let Ok(shown) = views::read(&guard.remembered(), Holder::Remembered("of this account".into()), &judge.origin)
+            {
+                had.shown.push(shown);
+            }
             if let Some(judge) = &judge {
                 // Before the head is asked for: the journal then holds all that they cover.
                 let (shown, missing) = walk::served(&connection, &judge.origin).await?;
@@ -301,6 +306,10 @@ async fn once(
                 Ok(())
             };
             let bytes = walk::explained(&connection, &mut walker, &args.reason, progress).await?;
+            // Last: where a journal was altered is worth more than that it does not continue what is remembered.
+            if let (Some(guard), None) = (guard, &judge) {
+                guard.look(&connection).await?;
+            }
             (walk::walked(&walker, bytes), now)
         }
     };

@@ -81,6 +81,10 @@ pub struct CheckpointTable {
     pub receipt_key: String,
     /// The trust file: keys of the log, the witnesses with their addresses, the quorum.
     pub trust: PathBuf,
+    /// Rotations: notes with which the recovery key names a new key of the log. Each is recorded at the first start that finds
+    /// it; the newest one's key is the one to sign with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rotations: Vec<PathBuf>,
     /// Milliseconds between checkpoints while there is news, 10 to 1,000.
     #[serde(default = "default_interval_ms")]
     pub interval_ms: u64,

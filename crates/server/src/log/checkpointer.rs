@@ -17,7 +17,7 @@ use sigillo_model::{
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinError, spawn_blocking},
-    time::{Instant, MissedTickBehavior, interval, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -246,7 +246,9 @@ impl Checkpointer {
     /// Asks every witness what it knows, before anything new is signed.
     async fn greet(&mut self, base: TreeHead) -> Result<(), Stop> {
         let missing = self.parts.signed.last().is_none() && base.size > 0;
-        self.sign(base, false).await?;
+        while !self.sign(base, false).await? {
+            sleep(GRACE).await;
+        }
         for (index, link) in std::mem::take(&mut self.parts.links) {
             let Some(witness) = self.trust.witnesses().get(index) else { continue };
             let witness = Witness::new(index, witness.key.clone(), link, self.parts.journal.reader(), base.size);
@@ -299,8 +301,8 @@ impl Checkpointer {
         }
     }
 
-    /// Signs, once it is durable that this was signed.
-    async fn sign(&mut self, head: TreeHead, counters: bool) -> Result<(), Stop> {
+    /// Signs, once it is durable that this was signed. False if that can't be written now.
+    async fn sign(&mut self, head: TreeHead, counters: bool) -> Result<bool, Stop> {
         let origin = self.parts.journal.origin().as_str().to_owned();
         let (mut signed, key) = (self.parts.signed.clone(), self.parts.key.clone());
         let made = spawn_blocking(move || {
@@ -314,7 +316,7 @@ impl Checkpointer {
             Err(error @ SignedError::File { .. }) => {
                 // A full disk passes; nothing was signed.
                 tracing::error!(%error, "no checkpoint is signed");
-                return Ok(());
+                return Ok(false);
             }
             made => made?,
         };
@@ -325,7 +327,7 @@ impl Checkpointer {
         metrics::gauge!("sigillo_checkpoint_signed_size").set(precise(head.size));
         self.newest = Some((head, note, counters));
         self.waiting.get_or_insert_with(Instant::now);
-        Ok(())
+        Ok(true)
     }
 
     /// Whether the witnesses are to be asked for something now.
@@ -347,7 +349,9 @@ impl Checkpointer {
             }
             let cosignatures = BTreeMap::new();
             let (note, first_offer) = (note.clone(), number);
-            self.rounds.push_back(Round { head, note, cosignatures, first_offer, counters, kept: None });
+            // The first offer repeats what an earlier server signed, and kept if it was to be: with times closer to its making.
+            let kept = (number == 1).then_some(usize::MAX);
+            self.rounds.push_back(Round { head, note, cosignatures, first_offer, counters, kept });
         }
         self.waiting.get_or_insert_with(Instant::now);
         self.open = Some(Open { number, size: head.size, since: Instant::now(), answers: 0, met: false });

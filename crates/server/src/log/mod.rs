@@ -5,6 +5,7 @@ mod counters;
 pub(crate) mod keys;
 mod publish;
 mod resources;
+mod rotation;
 mod service;
 mod shelf;
 mod signed;
@@ -37,12 +38,20 @@ use checkpointer::{Checkpointer, Parts};
 use shelf::Shelf;
 use signed::Signed;
 
-/// Everything that a start needs of the log, read and checked before anything is served.
+/// Everything that a start needs of the log, read and checked before the journal is opened.
 pub(crate) struct Prepared {
     settings: CheckpointSettings,
     key: SigningKey,
+    receipt: SigningKey,
     trust: Policy,
     links: Vec<(usize, Link)>,
+}
+
+impl Prepared {
+    /// The key that signs receipts, for the journal's writer.
+    pub(crate) fn receipt_key(&self) -> Arc<SigningKey> {
+        Arc::new(self.receipt.clone())
+    }
 }
 
 /// Name of the key that signs receipts.
@@ -51,19 +60,12 @@ pub(crate) fn receipt_name(origin: &Origin) -> String {
 }
 
 /// Reads keys and trust file; nothing without `[checkpoint]`.
-pub(crate) fn prepare(settings: &Settings) -> Result<(Arc<Log>, Option<Prepared>), ServerError> {
-    let Some(checkpoint) = settings.checkpoint.clone() else { return Ok((Arc::new(Log::disabled()), None)) };
-    let origin = settings.origin.as_str();
-    let key = keys::load(&checkpoint.key, origin)?;
+pub(crate) fn prepare(settings: &Settings) -> Result<Option<Prepared>, ServerError> {
+    let Some(checkpoint) = settings.checkpoint.clone() else { return Ok(None) };
+    let key = keys::load(&checkpoint.key, settings.origin.as_str())?;
     let receipt = keys::load(&checkpoint.receipt_key, &receipt_name(&settings.origin))?;
     let trust = trust(&checkpoint)?;
     let unfit = |problem: String| ServerError::Trust { path: checkpoint.trust.clone(), problem };
-    if !trust.logs().iter().any(|log| log.key == *key.verifier()) {
-        return Err(unfit(format!(
-            "it does not name the key that would sign: nobody could verify anything. Add the line `log {}`",
-            key.verifier()
-        )));
-    }
     if !trust.receipts().contains(receipt.verifier()) {
         return Err(unfit(format!(
             "it does not name the key that would sign receipts: add the line `receipt {}`",
@@ -74,8 +76,7 @@ pub(crate) fn prepare(settings: &Settings) -> Result<(Arc<Log>, Option<Prepared>
     if trust.asks_for_witnesses() && links.is_empty() {
         return Err(unfit("its quorum asks for witnesses, but no witness line ends with an address".into()));
     }
-    let log = Arc::new(Log::new(trust.clone(), receipt));
-    Ok((log, Some(Prepared { settings: checkpoint, key, trust, links })))
+    Ok(Some(Prepared { settings: checkpoint, key, receipt, trust, links }))
 }
 
 fn trust(checkpoint: &CheckpointSettings) -> Result<Policy, ServerError> {
@@ -100,32 +101,37 @@ fn links(trust: &Policy, checkpoint: &CheckpointSettings) -> Result<Vec<(usize, 
     Ok(links)
 }
 
-impl Prepared {
-    /// The task that signs.
-    pub(crate) fn checkpointer(
-        self,
-        log: Arc<Log>,
-        journal: Journal,
-        own: Own,
-        health: Health,
-        settings: &Settings,
-    ) -> Result<Checkpointer, ServerError> {
-        let signed = Signed::open(&settings.data_dir, settings.origin.clone())
-            .map_err(|error| ServerError::Signed(error.to_string()))?;
-        let parts = Parts {
-            log,
-            journal,
-            own,
-            health,
-            key: self.key,
-            signed,
-            shelf: Shelf::new(&settings.data_dir),
-            interval: self.settings.interval,
-            witness_timeout: self.settings.witness_timeout,
-            links: self.links,
-        };
-        Ok(Checkpointer::new(parts, self.trust))
+/// The log of a server: what everybody sees, and the task that signs, if anything is to be signed.
+pub(crate) async fn start(
+    prepared: Option<Prepared>,
+    settings: &Settings,
+    journal: &Journal,
+    own: &Own,
+    health: &Health,
+) -> Result<(Arc<Log>, Option<Checkpointer>), ServerError> {
+    let Some(prepared) = prepared else { return Ok((Arc::new(Log::disabled()), None)) };
+    let Prepared { settings: checkpoint, key, receipt, trust, links } = prepared;
+    let (path, files) = (&checkpoint.trust, &checkpoint.rotations);
+    let trust = rotation::admit(trust, path, files, key.verifier(), journal.reader(), own).await?;
+    let signed = Signed::open(&settings.data_dir, settings.origin.clone())
+        .map_err(|error| ServerError::Signed(error.to_string()))?;
+    let log = Arc::new(Log::new(trust.clone(), receipt));
+    if let Some(receipts) = log.receipt_key().map(SigningKey::verifier) {
+        tracing::info!(log = %key.verifier(), %receipts, witnesses = links.len(), "checkpoints are signed");
     }
+    let parts = Parts {
+        log: Arc::clone(&log),
+        journal: journal.clone(),
+        own: own.clone(),
+        health: health.clone(),
+        key,
+        signed,
+        shelf: Shelf::new(&settings.data_dir),
+        interval: checkpoint.interval,
+        witness_timeout: checkpoint.witness_timeout,
+        links,
+    };
+    Ok((log, Some(Checkpointer::new(parts, trust))))
 }
 
 /// A note that was kept, if it is one of this log and meets the policy.

@@ -126,7 +126,7 @@ async fn answer(request: &Request<Incoming>, resources: &Resources) -> Response<
             label(answer.headers_mut(), "application/octet-stream", "public, max-age=31536000, immutable");
             answer
         }
-        Err(ResourceError::NotFound | ResourceError::Range(_)) => {
+        Err(ResourceError::NotFound) => {
             told(StatusCode::NOT_FOUND, "nothing is published there: /checkpoint tells how far the tiles go\n")
         }
         Err(error) => {

@@ -2,12 +2,8 @@
 
 use std::sync::Arc;
 
-use sigillo_journal::{ReadError, Reader, TreeReader};
-use sigillo_model::{
-    ids::{ChainHash, NodeHash},
-    proof::{self, MakeError, Subtrees},
-    tile::{TILE_HEIGHT, TILE_WIDTH, TileKind, TilePath},
-};
+use sigillo_journal::{ReadError, Reader};
+use sigillo_model::{ids::{ChainHash, NodeHash}, tile::TilePath};
 use tokio::{
     sync::Semaphore,
     task::{JoinError, spawn_blocking},
@@ -25,9 +21,6 @@ pub(crate) enum ResourceError {
     /// There is none of this name, or not yet.
     #[error("nothing is published there")]
     NotFound,
-    /// It was asked for something that can't be.
-    #[error("{0}")]
-    Range(String),
     /// The journal can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -69,82 +62,38 @@ impl Resources {
         if there.width < tile.width {
             return Err(ResourceError::NotFound);
         }
-        self.blocking(move |reader| make(reader, tile, size)).await
+        self.blocking(move |reader| reader.tree(size)?.tile(&tile)).await
     }
 
     /// The chain value of record `index`, and proof that it is in the tree of `size`.
     pub(crate) async fn inclusion(&self, index: u64, size: u64) -> Result<(ChainHash, Vec<NodeHash>), ResourceError> {
-        self.blocking(move |reader| {
-            let proof = proof::inclusion(index, size, &Tree(reader.tree(size)?)).map_err(unmade)?;
-            // Within the size, or there would be no proof.
-            let entry = reader.leaves(index..index.saturating_add(1))?.first().copied();
-            Ok((entry.ok_or(ResourceError::NotFound)?, proof))
-        })
-        .await
+        let (entries, proof) = self
+            .blocking(move |reader| {
+                let proof = reader.inclusion(index, size)?;
+                Ok((reader.leaves(index..index.saturating_add(1))?, proof))
+            })
+            .await?;
+        Ok((entries.first().copied().ok_or(ResourceError::NotFound)?, proof))
     }
 
     /// Proof that the tree of `old` is the beginning of the tree of `new`.
     pub(crate) async fn consistency(&self, old: u64, new: u64) -> Result<Vec<NodeHash>, ResourceError> {
-        self.blocking(move |reader| consistency(reader, old, new)).await
+        self.blocking(move |reader| reader.consistency(old, new)).await
     }
 
     async fn blocking<T: Send + 'static>(
         &self,
-        make: impl FnOnce(&Reader) -> Result<T, ResourceError> + Send + 'static,
+        make: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ResourceError> {
         // Never closed.
         let permit = Arc::clone(&self.room).acquire_owned().await.map_err(|_| ResourceError::NotFound)?;
         let reader = self.reader.clone();
         // The permit goes along: a caller that goes away does not make room while its work goes on.
-        spawn_blocking(move || {
+        let made = spawn_blocking(move || {
             let made = make(&reader);
             drop(permit);
             made
-        })
-        .await?
-    }
-}
-
-/// Proof that the tree of `old` is the beginning of the tree of `new`. Blocks.
-pub(crate) fn consistency(reader: &Reader, old: u64, new: u64) -> Result<Vec<NodeHash>, ResourceError> {
-    proof::consistency(old, new, &Tree(reader.tree(new)?)).map_err(unmade)
-}
-
-/// The tree of a journal, as proofs are made from it.
-struct Tree(TreeReader);
-
-impl Subtrees for Tree {
-    type Error = ReadError;
-
-    fn subtree(&self, height: u32, index: u64) -> Result<NodeHash, ReadError> {
-        self.0.subtree(height, index)
-    }
-}
-
-fn unmade(error: MakeError<ReadError>) -> ResourceError {
-    match error {
-        MakeError::Range(error) => ResourceError::Range(error.to_string()),
-        MakeError::Subtrees(error) => ResourceError::Read(error),
-    }
-}
-
-fn make(reader: &Reader, tile: TilePath, size: u64) -> Result<Vec<u8>, ResourceError> {
-    let first = tile.index * u64::from(TILE_WIDTH);
-    let range = first..first + u64::from(tile.width);
-    match tile.kind {
-        TileKind::Hashes(level) => {
-            let tree = reader.tree(size)?;
-            let hash = |index| tree.subtree(TILE_HEIGHT * u32::from(level), index);
-            let hashes = range.map(hash).collect::<Result<Vec<_>, _>>()?;
-            Ok(hashes.iter().flat_map(|hash| *hash.as_bytes()).collect())
-        }
-        TileKind::Entries => {
-            let mut bundle = Vec::with_capacity(usize::from(tile.width) * 34);
-            for entry in reader.leaves(range)? {
-                bundle.extend_from_slice(&32_u16.to_be_bytes());
-                bundle.extend_from_slice(entry.as_bytes());
-            }
-            Ok(bundle)
-        }
+        });
+        Ok(made.await??)
     }
 }

@@ -1,5 +1,6 @@
 //! The Log service: what is published, for those who are connected already.
 
+use sigillo_journal::ReadError;
 use sigillo_model::roles::Action;
 use sigillo_proto::v1::{
     self, GetCheckpointRequest, GetConsistencyRequest, GetInclusionRequest, GetTileRequest, WatchCheckpointsRequest,
@@ -151,9 +152,7 @@ fn hashes(proof: &[sigillo_model::ids::NodeHash]) -> v1::Proof {
 fn unreadable(error: &ResourceError) -> Status {
     match error {
         ResourceError::NotFound => Status::not_found(error.to_string()),
-        ResourceError::Range(_) | ResourceError::Read(sigillo_journal::ReadError::Beyond { .. }) => {
-            Status::out_of_range(error.to_string())
-        }
+        ResourceError::Read(ReadError::Beyond { .. }) => Status::out_of_range(error.to_string()),
         ResourceError::Read(_) | ResourceError::Task(_) => Status::internal(error.to_string()),
     }
 }

@@ -2,11 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use bytes::Bytes;
 use sigillo_http::{Answer, HttpError, Link};
 use sigillo_journal::Reader;
 use sigillo_model::{
+    add_checkpoint::{AddCheckpoint, PROOF_MAX_HASHES, SIZE_CONTENT_TYPE},
     ids::NodeHash,
     note::{Note, Signature, VerifierKey},
 };
@@ -15,12 +14,10 @@ use tokio::{
     time::sleep,
 };
 
-use super::{resources, signed::TreeHead, state::unix_now};
+use super::{signed::TreeHead, state::unix_now};
 
 /// Most bytes of an answer: 64 signature lines.
 const ANSWER_MAX_BYTES: usize = 16 << 10;
-/// Most hashes of a consistency proof that the protocol takes.
-const PROOF_MAX_HASHES: usize = 63;
 /// How often a witness may name another size before it is taken for one that never agrees.
 const TRIES: u32 = 3;
 /// How far a witness's clock may be from ours. A cosignature from the future would never become stale.
@@ -183,8 +180,8 @@ impl Witness {
                 return Err(Failure::Ahead { size: old });
             }
             let proof = self.proof(old, size).await?;
-            let body = request(old, &proof, &offer.note);
-            let answer = self.link.post("add-checkpoint", body, ANSWER_MAX_BYTES).await?;
+            let request = AddCheckpoint { old_size: old, proof, checkpoint: offer.note.clone() };
+            let answer = self.link.post("add-checkpoint", request.to_string().into(), ANSWER_MAX_BYTES).await?;
             match answer.status {
                 200 => {
                     let cosignature = cosignature(&self.key, &offer.note, &answer.body, unix_now())?;
@@ -216,7 +213,7 @@ impl Witness {
             return Ok(Vec::new());
         }
         let reader = self.reader.clone();
-        let made = tokio::task::spawn_blocking(move || resources::consistency(&reader, old, size)).await;
+        let made = tokio::task::spawn_blocking(move || reader.consistency(old, size)).await;
         let unmade = |error: &dyn ToString| Failure::Proof(error.to_string());
         let proof = made.map_err(|error| unmade(&error))?.map_err(|error| unmade(&error))?;
         if proof.len() > PROOF_MAX_HASHES {
@@ -224,17 +221,6 @@ impl Witness {
         }
         Ok(proof)
     }
-}
-
-fn request(old: u64, proof: &[NodeHash], note: &Note) -> Bytes {
-    let mut text = format!("old {old}\n");
-    for hash in proof {
-        text.push_str(&BASE64_STANDARD.encode(hash.as_bytes()));
-        text.push('\n');
-    }
-    text.push('\n');
-    text.push_str(&note.to_string());
-    text.into()
 }
 
 /// The cosignature that `key` made, among the lines of an answer.
@@ -257,7 +243,7 @@ fn cosignature(key: &VerifierKey, note: &Note, body: &[u8], now: u64) -> Result<
 /// The size that a witness names.
 fn conflict(answer: &Answer) -> Option<u64> {
     let kind = answer.content_type.as_deref()?;
-    if kind.split(';').next()?.trim() != "text/x.tlog.size" {
+    if kind.split(';').next()?.trim() != SIZE_CONTENT_TYPE {
         return None;
     }
     let text = std::str::from_utf8(&answer.body).ok()?;
@@ -278,6 +264,7 @@ const fn meaning(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use sigillo_model::note::{KeyKind, SigningKey};
 
     use super::*;
@@ -330,14 +317,5 @@ mod tests {
         ] {
             assert_eq!(conflict(&answer(kind, body)), None, "{kind:?} {body:?}");
         }
-    }
-
-    #[test]
-    fn a_request_is_laid_out_as_specified() {
-        let proof = [NodeHash::new([0; 32])];
-        let text = String::from_utf8(request(7, &proof, &note()).to_vec()).unwrap();
-        let expected = format!("old 7\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n{}", note());
-        assert_eq!(text, expected);
-        assert!(String::from_utf8(request(0, &[], &note()).to_vec()).unwrap().starts_with("old 0\n\nlog.example\n1\n"));
     }
 }

@@ -2,7 +2,12 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use sigillo_model::{note::Note, policy::Policy};
+use sigillo_model::{
+    ids::Origin,
+    note::{KeyKind, Note, SigningKey},
+    policy::Policy,
+    rotation::Rotation,
+};
 use sigillo_proto::v1::{self, CheckpointState};
 use sigillo_server::{clock::Clock, config::Config};
 use tempfile::TempDir;
@@ -362,7 +367,7 @@ async fn keys_and_trust_file_must_agree() {
     };
     let mut dir = dir;
     for (new, problem) in [
-        (without("log "), "does not name the key that would sign: "),
+        (without("log "), "names the key that would sign"),
         (without("receipt "), "does not name the key that would sign receipts"),
         (without("quorum"), "quorum"),
     ] {
@@ -372,4 +377,62 @@ async fn keys_and_trust_file_must_agree() {
         let told = server.fails_in(&mut dir).await;
         assert!(told.contains(problem), "{told}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_signs_only_when_the_recovery_key_says_so() {
+    let key = |name: &str, seed: u8| SigningKey::from_seed(name, KeyKind::Log, &[seed; 32]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    crate::support::configure(dir.path(), |_| {});
+    let recovery = key("recovery.example", 9);
+    trust(dir.path(), &[], &format!("recovery {}\nquorum none\n", recovery.verifier()));
+    let server = Fixture::start_in(dir, hasty, Clock::default()).await;
+    let mut chain = Chain::new("dev-agent");
+    let size = server.ship(&mut chain, "by the old key").await;
+    let size = server.checkpoint(size, false).await.size;
+    let mut dir = server.stop().await;
+
+    // Another key by itself is refused.
+    let path = dir.path().join("keys/log.key");
+    let (old, new) = (fs::read(&path).unwrap(), key(crate::support::ORIGIN, 5));
+    fs::write(&path, new.encode().as_bytes()).unwrap();
+    let server = Fixture::start_in(dir, hasty, Clock::default()).await;
+    dir = tempfile::tempdir().unwrap();
+    let told = server.fails_in(&mut dir).await;
+    assert!(told.contains("have the recovery key sign a rotation"), "{told}");
+
+    // A rotation that the old key signed is none.
+    let origin = Origin::new(crate::support::ORIGIN).unwrap();
+    let text = Rotation { origin, size, key: new.verifier().clone() }.text();
+    let write = |dir: &Path, by: &SigningKey| {
+        let note = Note::new(text.clone(), vec![by.sign(&text).unwrap()]).unwrap();
+        fs::write(dir.join("rotation.note"), note.to_bytes()).unwrap();
+    };
+    let rotated = |config: &mut Config| {
+        hasty(config);
+        config.checkpoint.as_mut().unwrap().rotations = vec!["rotation.note".into()];
+    };
+    write(dir.path(), &SigningKey::parse(std::str::from_utf8(&old).unwrap()).unwrap());
+    let server = Fixture::start_in(dir, rotated, Clock::default()).await;
+    dir = tempfile::tempdir().unwrap();
+    let told = server.fails_in(&mut dir).await;
+    assert!(told.contains("rotation.note"), "{told}");
+
+    // The recovery key's is recorded, once, and followed.
+    write(dir.path(), &recovery);
+    let server = Fixture::start_in(dir, rotated, Clock::default()).await;
+    let size = server.ship(&mut chain, "by the new key").await;
+    let checkpoint = server.checkpoint(size, false).await;
+    assert!(Note::parse(&checkpoint.note).unwrap().verify(&[new.verifier().clone()]).is_ok());
+    let dir = server.stop().await;
+    let server = Fixture::start_in(dir, rotated, Clock::default()).await;
+    assert_eq!(server.recorded("key.rotated", 1).await.len(), 1);
+    let mut dir = server.stop().await;
+
+    // From then on the old key is refused, though the trust file names it.
+    fs::write(dir.path().join("keys/log.key"), old).unwrap();
+    let server = Fixture::start_in(dir, hasty, Clock::default()).await;
+    dir = tempfile::tempdir().unwrap();
+    let told = server.fails_in(&mut dir).await;
+    assert!(told.contains("names another key than the one that would sign"), "{told}");
 }

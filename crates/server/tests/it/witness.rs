@@ -8,15 +8,15 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use sigillo_model::{
+    add_checkpoint::AddCheckpoint,
     checkpoint::Checkpoint,
     ids::NodeHash,
-    note::{KeyKind, Note, SigningKey},
+    note::{KeyKind, SigningKey},
     proof, tree,
 };
 use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
@@ -133,12 +133,7 @@ async fn answer(request: Request<Incoming>, key: &SigningKey, state: &Mutex<Stat
         _ => {}
     }
     let mut state = state.lock().unwrap();
-    let (header, note) = body_parts(std::str::from_utf8(&body).unwrap());
-    let mut lines = header.lines();
-    let old: u64 = lines.next().unwrap().strip_prefix("old ").unwrap().parse().unwrap();
-    let proof: Vec<NodeHash> =
-        lines.map(|line| NodeHash::from_slice(&BASE64_STANDARD.decode(line).unwrap()).unwrap()).collect();
-    let note = Note::parse(note.as_bytes()).unwrap();
+    let AddCheckpoint { old_size: old, proof, checkpoint: note } = AddCheckpoint::parse(&body).unwrap();
     let checkpoint = Checkpoint::parse_own(note.text()).unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     match manner {
@@ -162,11 +157,6 @@ async fn answer(request: Request<Incoming>, key: &SigningKey, state: &Mutex<Stat
     assert!(before.is_none_or(|root| root == checkpoint.root));
     let time = if manner == Manner::Future { now + 3_600 } else { now };
     cosignature(&key.cosign(note.text(), time).unwrap().to_string())
-}
-
-/// The lines before the empty one, and the checkpoint.
-fn body_parts(body: &str) -> (&str, &str) {
-    body.split_once("\n\n").unwrap()
 }
 
 fn conflict(size: u64) -> Response<Full<Bytes>> {

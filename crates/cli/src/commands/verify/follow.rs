@@ -210,7 +210,7 @@ impl<'a> Audit<'a> {
         let mut had = self.judge.views.gather().await?;
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.global.connect().await?,
+            None => self.global.connect_guarded().await?.0,
         };
         let (shown, missing) = walk::served(&connection, &self.judge.origin).await?;
         service::reached(true);

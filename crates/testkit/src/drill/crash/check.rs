@@ -24,6 +24,7 @@ pub(super) fn endpoint(server: &Server, dir: &Path, name: &str) -> Endpoint {
         key: dir.join(format!("{name}.key")),
         name: None,
         trust: None,
+        remember: None,
     }
 }
 
