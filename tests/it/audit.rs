@@ -27,21 +27,16 @@ fn verify(dir: &Path, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
     (output.status.code(), verdict)
 }
 
-/// Files of a dev server without its data: the same keys, and so the same journal in name.
+/// Keys and configurations of a dev server without its data, and without what agents and readers remember: a journal of the same name
+/// and with the same key.
 fn another_history(dir: &Path) -> TempDir {
     let other = tempfile::tempdir().unwrap();
-    let mut folders = vec![PathBuf::new()];
-    while let Some(folder) = folders.pop() {
-        fs::create_dir_all(other.path().join(&folder)).unwrap();
-        for entry in fs::read_dir(dir.join(&folder)).unwrap() {
-            let entry = entry.unwrap();
-            let path = folder.join(entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
-                if path != Path::new("data") {
-                    folders.push(path);
-                }
-            } else if entry.file_type().unwrap().is_file() {
-                fs::copy(entry.path(), other.path().join(path)).unwrap();
+    for folder in ["", "keys"] {
+        let (from, to) = (dir.join(folder), other.path().join(folder));
+        fs::create_dir_all(&to).unwrap();
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
             }
         }
     }
@@ -175,13 +170,12 @@ fn a_journal_is_followed_over_kills_until_it_is_altered() {
 
     // The server goes, and comes back with another history.
     let stopped = dev.server.stop().unwrap();
-    let moved = home.path().join("genuine");
-    fs::rename(stopped.command.data_dir(), &moved).unwrap();
-    let server = stopped.command.start().unwrap();
-    fs::write(dir.join("forged.log"), lines("forged", u32::try_from(walked).unwrap() + 500)).unwrap();
-    ship_file(&dir, "forged.log");
-    drop(audit);
-    let (code, said) = Audit::start(&dir, home.path()).end();
+    drop((audit, stopped));
+    let other = another_history(&dir);
+    let server = ServerCommand::dev(other.path()).start().unwrap();
+    fs::write(other.path().join("forged.log"), lines("forged", u32::try_from(walked).unwrap() + 500)).unwrap();
+    ship_file(other.path(), "forged.log");
+    let (code, said) = Audit::start(other.path(), home.path()).end();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("\"verdict\":\"altered\""), "{said}");
     drop(server);
