@@ -74,7 +74,7 @@ fn an_auditor_notices_that_all_was_written_anew() {
     fs::write(other.path().join("app.log"), lines("forged", 500)).unwrap();
     ship_file(other.path(), "app.log");
     let (code, verdict) = verify(other.path(), &["--remember", &memory]);
-    assert_eq!((code, &verdict["from"]), (Some(1), &0.into()), "{verdict}");
+    assert_eq!((code, &verdict["to"]), (Some(1), &verdict["known_size"]), "{verdict}");
     let (code, verdict) = verify(other.path(), &["--state", &state]);
     assert_eq!((code, &verdict["verdict"]), (Some(1), &"altered".into()), "{verdict}");
     drop(server);
