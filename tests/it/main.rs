@@ -2,10 +2,13 @@
 
 mod agent;
 mod audit;
+mod backup;
 mod drills;
+mod evidence;
 mod house;
 mod journey;
 mod log;
+mod orders;
 mod receipts;
 mod refusals;
 mod restart;

@@ -27,8 +27,8 @@ fn policy(dir: &Path) -> Policy {
 
 /// Ships a file once, with more lines for the configuration; says how that went.
 fn ship(dir: &Path, name: &str, lines: usize, settings: &str) -> Output {
-    let text: String = (0..lines).map(|line| format!("{name} {line}\n")).collect();
-    fs::write(dir.join(name), text).unwrap();
+    let text: Vec<String> = (0..lines).map(|line| format!("{name} {line}")).collect();
+    fs::write(dir.join(name), text.join("\n") + "\n").unwrap();
     write_agent(dir, name, settings);
     run("sigillo-agent", dir, ["run", "--once", "--config", "watchful.toml"]).unwrap()
 }
@@ -122,9 +122,8 @@ fn receipts_are_kept_and_can_be_verified_by_others() {
         &[1; 32],
     )
     .unwrap();
-    let other: String =
-        trust.lines().filter(|line| !line.starts_with("receipt ")).map(|line| format!("{line}\n")).collect();
-    fs::write(dir.join("other-trust.txt"), format!("{other}receipt {}\n", stranger.verifier())).unwrap();
+    let other: Vec<&str> = trust.lines().filter(|line| !line.starts_with("receipt ")).collect();
+    fs::write(dir.join("other-trust.txt"), format!("{}\nreceipt {}\n", other.join("\n"), stranger.verifier())).unwrap();
     let trust = dir.join("other-trust.txt");
     let arguments = ["--trust", trust.to_str().unwrap(), "append", "--cert", cert, "--key", key, "--message", "an act"];
     let output = sigillo(dir, &arguments);
@@ -171,18 +170,26 @@ fn a_journal_that_was_made_anew_is_noticed_and_shipping_pauses() {
     assert!(said(&output).contains("agent-state/misconduct"), "{}", said(&output));
     let told = sigillo(dir, &["--trust", dir.join("trust.txt").to_str().unwrap(), "head"]);
     assert_eq!(told.status.code(), Some(1), "{}", said(&told));
-    // Somebody decides to go on with the journal as it is now.
-    fs::remove_file(marker).unwrap();
+    // Somebody decides to go on with the journal as it is now; first without forgetting the receipts.
+    fs::remove_file(&marker).unwrap();
     for file in fs::read_dir(dir.join("remembered")).unwrap().map(|file| file.unwrap().path()) {
         if file.file_name().unwrap().to_string_lossy().starts_with("checkpoint-") {
             fs::remove_file(file).unwrap();
         }
     }
+    let before = misconducts(&dir.join("remembered"));
     let output = ship(dir, "app.log", 104, "");
+    assert_eq!(output.status.code(), CAUGHT, "{}", said(&output));
+    let mut new = misconducts(&dir.join("remembered"));
+    new.retain(|path| !before.contains(path));
+    assert_eq!(new.len(), 1);
+    assert!(matches!(worth(dir, &new[0]), (Misconduct::ReceiptContradicted { .. }, Worth::Proof)));
+    fs::remove_file(&marker).unwrap();
+    fs::remove_file(dir.join("agent-state/receipts.open")).unwrap();
+    let output = ship(dir, "app.log", 105, "");
     assert!(output.status.success(), "{}", said(&output));
     drop(server);
 }
-
 
 #[test]
 fn a_journal_that_was_restored_from_an_older_copy_is_noticed() {

@@ -46,7 +46,9 @@ impl Receipts {
         let path = self.dir.join(OPEN);
         let wrong = |what: String| AgentError::State {
             path: path.clone(),
-            what: format!("{what}; move it away to go on without: those receipts are not held against the journal then"),
+            what: format!(
+                "{what}; move it away to go on without: those receipts are not held against the journal then"
+            ),
         };
         let text = match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -147,7 +149,8 @@ mod tests {
         let (welcome, unsigned) = message(1);
         receipts.take(&welcome, &v1::Receipt { frame_note: Vec::new().into(), ..unsigned });
         assert!(receipts.unsaved.is_empty());
-        let text = fs::read_to_string(dir.path().join(OLDER)).unwrap() + &fs::read_to_string(dir.path().join(FILE)).unwrap();
+        let text =
+            fs::read_to_string(dir.path().join(OLDER)).unwrap() + &fs::read_to_string(dir.path().join(FILE)).unwrap();
         assert!(text.len() < 12 << 20, "{}", text.len());
         let (mut rest, mut last) = (text.as_str(), None);
         while !rest.is_empty() {

@@ -63,12 +63,7 @@ pub async fn run(config: Config, mode: Mode, stop: CancellationToken) -> Result<
     result
 }
 
-async fn ship(
-    config: Config,
-    mode: Mode,
-    stop: CancellationToken,
-    state_dir: Arc<StateDir>,
-) -> Result<(), AgentError> {
+async fn ship(config: Config, mode: Mode, stop: CancellationToken, state_dir: Arc<StateDir>) -> Result<(), AgentError> {
     let state = state_dir.load()?;
     let receipts = Receipts::new(state_dir.path());
     let guard = guard(&config, &receipts)?;
@@ -260,12 +255,7 @@ fn guard(config: &Config, receipts: &Receipts) -> Result<Option<Arc<Guard>>, Age
 }
 
 /// Opens the connection and an epoch; in the end it succeeds, or the configuration is wrong.
-async fn start(
-    config: &Config,
-    state: &State,
-    guard: Option<&Arc<Guard>>,
-    mode: Mode,
-) -> Result<Shipper, AgentError> {
+async fn start(config: &Config, state: &State, guard: Option<&Arc<Guard>>, mode: Mode) -> Result<Shipper, AgentError> {
     let options = Options {
         max_records: config.batch.max_records,
         max_bytes: config.batch.max_bytes,

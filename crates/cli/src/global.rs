@@ -115,7 +115,8 @@ fn remember_dir() -> Result<PathBuf, Failure> {
     let state = env::var_os("XDG_STATE_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".local/state")));
-    let no_place = "no folder to remember checkpoints in: give one as `remember` in the configuration, or set $XDG_STATE_HOME";
+    let no_place =
+        "no folder to remember checkpoints in: give one as `remember` in the configuration, or set $XDG_STATE_HOME";
     state.map(|state| state.join("sigillo")).ok_or_else(|| Failure::Usage(no_place.into()))
 }
 

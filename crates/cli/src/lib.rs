@@ -8,12 +8,11 @@ mod filter;
 mod global;
 mod output;
 mod receipts;
-mod severity;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{append, completion, head, key, log, man, query, tail, verify};
+use commands::{append, completion, evidence, head, key, log, man, order, query, tail, verify};
 use failure::Failure;
 use global::GlobalArgs;
 
@@ -35,7 +34,9 @@ enum Command {
     Head(head::HeadArgs),
     Verify(verify::VerifyArgs),
     Key(key::KeyArgs),
+    Evidence(evidence::EvidenceArgs),
     Log(log::LogArgs),
+    Order(order::OrderArgs),
     Completion(completion::CompletionArgs),
     Man(man::ManArgs),
 }
@@ -73,7 +74,9 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Head(args) => head::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global).await,
         Command::Key(args) => key::run(&args),
+        Command::Evidence(args) => evidence::run(args, &global).await,
         Command::Log(args) => log::run(args, &global).await,
+        Command::Order(args) => order::run(args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
     }

@@ -36,8 +36,9 @@ impl Keeper {
     /// Keeps one, durably.
     pub(crate) fn keep(&self, receipt: &v1::Receipt) -> Result<(), Failure> {
         let v1::Receipt { epoch, first, .. } = receipt;
-        let signed = signed(receipt, &self.origin, self.source)
-            .map_err(|error| Failure::Unreadable(format!("the records are durable, but their receipt is broken: {error}")))?;
+        let signed = signed(receipt, &self.origin, self.source).map_err(|error| {
+            Failure::Unreadable(format!("the records are durable, but their receipt is broken: {error}"))
+        })?;
         let Some(signed) = signed else {
             return Err(Failure::Unreadable("the records are durable, but this server signs no receipts".into()));
         };
@@ -62,7 +63,9 @@ impl Keeper {
         let path = self.path.display();
         match fs::metadata(&self.path) {
             Ok(_) => Failure::Usage(format!("receipts can't be written to {path}: {error}")),
-            Err(_) => Failure::Usage(format!("receipts can't be written to {path}: {error}; name a file or a folder that is there")),
+            Err(_) => Failure::Usage(format!(
+                "receipts can't be written to {path}: {error}; name a file or a folder that is there"
+            )),
         }
     }
 }

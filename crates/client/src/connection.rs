@@ -95,6 +95,11 @@ impl Connection {
         self.answers(self.audit().walk(request).await)
     }
 
+    /// Records with their proofs, as the beginning of an evidence file. One whose last message is not `ExportEnd` was cut off.
+    pub async fn export(&self, request: v1::ExportRequest) -> Result<Responses<v1::ExportResponse>, ClientError> {
+        self.answers(self.audit().export(request).await)
+    }
+
     fn query(&self) -> QueryClient<Channel> {
         QueryClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES)
     }

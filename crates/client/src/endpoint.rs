@@ -45,7 +45,9 @@ pub(crate) struct Target {
 impl Endpoint {
     /// Makes relative paths relative to `base`, the folder of the configuration file.
     pub fn resolve(&mut self, base: &Path) {
-        for path in [&mut self.ca, &mut self.cert, &mut self.key].into_iter().chain(&mut self.trust).chain(&mut self.remember) {
+        for path in
+            [&mut self.ca, &mut self.cert, &mut self.key].into_iter().chain(&mut self.trust).chain(&mut self.remember)
+        {
             *path = base.join(&*path);
         }
     }

@@ -133,7 +133,7 @@ pub enum ClientError {
     /// The journal was caught: what it shows does not fit what it has signed before.
     #[error(
         "{what}. {}. Show it to somebody whom the journal's owner does not command. To go on with the journal as it is now, remove \
-         {}, which forgets what is remembered",
+         {} and, of an agent, `receipts.open`: what is remembered is not held against it then",
         evidence.as_ref().map_or("It could not be written down; the log has it".to_owned(), |path| {
             format!("The evidence is in {}", path.display())
         }),

@@ -109,10 +109,16 @@ impl Guard {
         self.state().remembered.as_ref().map(|remembered| remembered.note.clone().into()).unwrap_or_default()
     }
 
-    /// Takes receipts that were kept from an earlier life.
+    /// Takes receipts that were kept from an earlier life. One that the trust file's keys don't bear out (any more) is nothing to hold
+    /// against anybody, and is left out.
     pub fn hold(&self, receipts: impl IntoIterator<Item = SignedReceipt>) {
         let mut state = self.state();
-        receipts.into_iter().for_each(|receipt| state.pending.push(receipt));
+        for receipt in receipts {
+            match receipt.verify(&self.receipt_keys) {
+                Ok(()) => state.pending.push(receipt),
+                Err(error) => warn!(%error, epoch = %receipt.receipt.epoch, "a receipt that was kept is left out"),
+            }
+        }
     }
 
     /// The newest receipt of each epoch that no checkpoint which meets the policy has covered yet: to be kept.
@@ -159,7 +165,8 @@ impl Guard {
     pub(crate) fn shown<B: AsRef<[u8]>>(&self, note: &[u8], proof: &[B]) -> Result<(), ClientError> {
         let mut state = self.state();
         if note.is_empty() {
-            return self.is_behind(&mut state, None);
+            self.is_behind(&mut state, None);
+            return Ok(());
         }
         let unusable = |what: String| ClientError::Checkpoint(plain(&what));
         let note = std::str::from_utf8(note).map_err(|error| unusable(error.to_string()))?;
@@ -170,7 +177,8 @@ impl Guard {
             let old = &remembered.checkpoint;
             let pair = || (remembered.note.clone(), note.to_owned());
             if checkpoint.size < old.size {
-                return self.is_behind(&mut state, Some(note));
+                self.is_behind(&mut state, Some(note));
+                return Ok(());
             }
             if checkpoint.size == old.size && checkpoint.root != old.root {
                 let (remembered, shown) = pair();
@@ -215,10 +223,9 @@ impl Guard {
         self.caught(&Misconduct::RolledBack { remembered, shown })
     }
 
-    fn is_behind(&self, state: &mut State, shown: Option<&str>) -> Result<(), ClientError> {
-        let Some(remembered) = state.remembered.as_ref().map(|remembered| remembered.checkpoint.size) else {
-            return Ok(());
-        };
+    /// Begins the grace of a server that shows less than is remembered, or goes on with it.
+    fn is_behind(&self, state: &mut State, shown: Option<&str>) {
+        let Some(remembered) = state.remembered.as_ref().map(|remembered| remembered.checkpoint.size) else { return };
         let shown = shown.map(ToOwned::to_owned);
         if let Some(behind) = &mut state.behind {
             behind.shown = shown;
@@ -228,7 +235,6 @@ impl Guard {
             warn!(remembered, shown = size, "the server shows an older checkpoint than the one remembered, or none");
             state.behind = Some(Behind { since: Instant::now(), shown });
         }
-        Ok(())
     }
 
     /// Asks a server for its newest checkpoint and holds it to what is remembered: for commands that open no stream of batches.
@@ -237,10 +243,7 @@ impl Guard {
             let shown = connection.newest_checkpoint().await?;
             let old = self.state().remembered.as_ref().map_or(0, |remembered| remembered.checkpoint.size);
             let proof = match &shown {
-                // A server that has no proof is held to that.
-                Some(shown) if old > 0 && shown.size > old => {
-                    connection.consistency(old, shown.size).await.map(|proof| proof.hashes).unwrap_or_default()
-                }
+                Some(shown) if old > 0 && shown.size > old => connection.consistency(old, shown.size).await?.hashes,
                 _ => Vec::new(),
             };
             self.shown(&shown.map(|shown| shown.note).unwrap_or_default(), &proof)?;

@@ -17,6 +17,7 @@ use crate::{
     error::SubmitError,
     frame::{Head, Receipt, Refusal, Submission},
     layout::{self, Table},
+    orders::Orders,
     store::{StoreError, WriteSet},
 };
 
@@ -26,16 +27,23 @@ pub(crate) struct Applied {
     pub(crate) outcomes: Vec<Result<Receipt, SubmitError>>,
     pub(crate) writes: WriteSet,
     pub(crate) touched: Vec<(SourceId, SourceState)>,
+    /// Sequences of statements by which something is to go.
+    pub(crate) removals: Vec<u64>,
 }
 
 /// Applies a frame to `state`. `remembered` looks a batch up by its key in `batches` and gives its receipt.
 pub(crate) fn apply(
     state: &mut JournalState,
+    orders: &mut Orders,
     frame: &[Submission],
     remembered: impl Fn(&[u8; 32]) -> Result<Option<Receipt>, StoreError>,
 ) -> Applied {
-    let mut applied =
-        Applied { outcomes: Vec::with_capacity(frame.len()), writes: WriteSet::default(), touched: Vec::new() };
+    let mut applied = Applied {
+        outcomes: Vec::with_capacity(frame.len()),
+        writes: WriteSet::default(),
+        touched: Vec::new(),
+        removals: Vec::new(),
+    };
     let mut in_frame: HashMap<[u8; 32], Receipt> = HashMap::new();
     let (mut sources, mut tenants) = (BTreeSet::new(), BTreeSet::new());
     for submission in frame {
@@ -59,6 +67,7 @@ pub(crate) fn apply(
             Ok(Place::Repeated(receipt)) => Ok(receipt),
             Ok(Place::Next) => append(state, submission, known, &mut applied.writes).inspect(|receipt| {
                 in_frame.insert(key, *receipt);
+                applied.removals.extend(orders.meet(&state.origin, submission, receipt, &mut applied.writes));
                 applied.writes.puts.push((Table::Batches, key.to_vec(), receipt.seq.get().to_be_bytes().to_vec()));
                 sources.insert(submission.source);
                 tenants.extend(submission.runs.iter().map(|run| run.tenant));

@@ -7,6 +7,7 @@ use sigillo_model::{
     class::Class,
     ids::{ChainHash, NodeHash},
     proof::{verify_consistency, verify_inclusion},
+    record::Part,
     tile::{TileKind, TilePath},
     tree::{TreeRow, empty, leaf, node},
 };
@@ -97,7 +98,10 @@ fn chain_values(reader: &Reader) -> Vec<ChainHash> {
         let before = if seq == 0 { chain::genesis(&origin()) } else { leaves[place - 1] };
         assert_eq!((link.previous, link.envelope.seq.get()), (before, seq));
         assert_eq!(chain::link_all(before, [link.envelope], [&link.commitment]), leaves[place], "record {seq}");
-        assert_eq!(link.parts.map(|part| part.is_some()), [true, false, true]);
+        for (part, linked) in Part::ALL.into_iter().zip(&link.parts) {
+            let salted = linked.as_ref().is_some_and(|linked| linked.salt.is_some());
+            assert_eq!(salted, link.record.as_ref().part(part).is_some());
+        }
     }
     leaves
 }

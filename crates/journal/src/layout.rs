@@ -9,15 +9,17 @@
 //! tenants  [16] tenant -> u8 version, u64 count, checksum
 //! tree     u8 level, u64 index -> [32] hash, checksum      level 0: chain value before record 256 index, from index 1
 //! checkpoints  u64 size -> signed note, checksum
-//! pending  erasures under way
+//! pending  u64 sequence of an order or a purge -> u8 version, u8 stage, u64 next, u64 records, u64 parts, u64 bytes, checksum
+//!          "c" u16 retention class -> u8 version, u64 sequence of its newest retention statement, u64 seconds to keep,
+//!          u64 purged up to, checksum
 //! ```
 //!
-//! Everything but `tail`, `checkpoints` and the format and origin in `meta` follows from the entries; the local verifier derives
+//! Everything but `tail`, `checkpoints`, the removals under way in `pending`, and the format and origin in `meta` follows from the entries; the local verifier derives
 //! it again and compares.
 
 use sigillo_model::{
     entry::checksum,
-    ids::{BatchHash, ChainHash, Count, Epoch, NodeHash, ReceiptTime, SourceId, SourceSeq},
+    ids::{BatchHash, ChainHash, Count, Epoch, NodeHash, ReceiptTime, RetentionId, SourceId, SourceSeq},
     state::SourceState,
     tree::TreeRow,
 };
@@ -31,6 +33,7 @@ pub(crate) const FORMAT_1: &str = "sigillo journal 1";
 /// Keys of `meta`.
 pub(crate) const FORMAT_KEY: &[u8] = b"format";
 pub(crate) const ORIGIN_KEY: &[u8] = b"origin";
+pub(crate) const PREDECESSOR_KEY: &[u8] = b"predecessor";
 pub(crate) const HEAD_KEY: &[u8] = b"head";
 
 const VALUE_VERSION: u8 = 1;
@@ -39,6 +42,10 @@ const HEAD_BYTES: usize = 1 + 8 + 32 + 8 + 32 + 8;
 const HEAD_1_BYTES: usize = 1 + 8 + 32 + 8 + 8;
 const SOURCE_BYTES: usize = 1 + 8 + 8 + 32 + 8 + 8;
 const TENANT_BYTES: usize = 1 + 8 + 8;
+const PENDING_BYTES: usize = 1 + 1 + 4 * 8 + 8;
+const CLASS_BYTES: usize = 1 + 3 * 8 + 8;
+/// First byte of the key of a class in `pending`; its length tells it from a sequence.
+const CLASS_KEY: u8 = b'c';
 /// Bytes of a row of `tree`: key and value.
 pub(crate) const TREE_ROW_BYTES: usize = 9 + 32 + 8;
 
@@ -180,6 +187,84 @@ pub(crate) fn encode_note(note: &[u8]) -> Vec<u8> {
 pub(crate) fn decode_note(bytes: &[u8]) -> Option<&[u8]> {
     let (note, sum) = bytes.split_last_chunk::<8>()?;
     (checksum(note) == *sum).then_some(note)
+}
+
+/// How far a removal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Entries are being replaced by reduced ones.
+    Rewriting,
+    /// All are replaced; what stood before is being removed from the database's files.
+    Removing,
+}
+
+/// A removal under way: a value of `pending`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PendingRow {
+    pub(crate) stage: Stage,
+    /// Records before this sequence are done.
+    pub(crate) next: u64,
+    /// Records, parts and bytes taken so far.
+    pub(crate) records: u64,
+    pub(crate) parts: u64,
+    pub(crate) bytes: u64,
+}
+
+impl PendingRow {
+    pub(crate) const NEW: Self = Self { stage: Stage::Rewriting, next: 0, records: 0, parts: 0, bytes: 0 };
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VALUE_VERSION, u8::from(self.stage == Stage::Removing)];
+        [self.next, self.records, self.parts, self.bytes].iter().for_each(|field| out.extend(field.to_be_bytes()));
+        sealed(out)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(unsealed(bytes, VALUE_VERSION, PENDING_BYTES)?);
+        let stage = match fields.array()? {
+            [0] => Stage::Rewriting,
+            [1] => Stage::Removing,
+            _ => return None,
+        };
+        let (next, records) = (fields.u64()?, fields.u64()?);
+        Some(Self { stage, next, records, parts: fields.u64()?, bytes: fields.u64()? })
+    }
+}
+
+/// What is in force for a retention class: a value of `pending`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClassRow {
+    /// Sequence of the newest retention statement.
+    pub(crate) retention: u64,
+    pub(crate) keep_s: u64,
+    /// End of the newest purge.
+    pub(crate) purged_to: u64,
+}
+
+impl ClassRow {
+    pub(crate) fn key(class: RetentionId) -> [u8; 3] {
+        let [high, low] = class.get().to_be_bytes();
+        [CLASS_KEY, high, low]
+    }
+
+    /// The class whose key this is.
+    pub(crate) fn class(key: &[u8]) -> Option<RetentionId> {
+        match key {
+            [CLASS_KEY, high, low] => Some(RetentionId::new(u16::from_be_bytes([*high, *low]))),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VALUE_VERSION];
+        [self.retention, self.keep_s, self.purged_to].iter().for_each(|field| out.extend(field.to_be_bytes()));
+        sealed(out)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(unsealed(bytes, VALUE_VERSION, CLASS_BYTES)?);
+        Some(Self { retention: fields.u64()?, keep_s: fields.u64()?, purged_to: fields.u64()? })
+    }
 }
 
 /// Value of `sources`.

@@ -7,19 +7,26 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod apply;
+pub mod backup;
 mod checkpoints;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod conformance_removal;
+#[cfg(test)]
 mod conformance_tree;
+mod eraser;
 mod error;
 mod frame;
 mod head_file;
 mod layout;
 mod options;
+mod orders;
 mod read;
 mod recover;
+pub mod restore;
 mod sign;
+mod signed;
 mod store;
 mod submit;
 mod tree;
@@ -28,6 +35,7 @@ mod verify_tree;
 mod writer;
 
 pub use checkpoints::KeptCheckpoint;
+pub use eraser::{RemovalReport, Removals};
 pub use error::{OpenError, ReadError, SubmitError};
 pub use frame::{Head, Receipt, Refusal, Submission, TenantRun};
 pub use options::Options;

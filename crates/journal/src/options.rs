@@ -43,3 +43,13 @@ pub(crate) fn head_path(dir: &Path) -> PathBuf {
 pub(crate) fn lock_path(dir: &Path) -> PathBuf {
     dir.join("lock")
 }
+
+/// File that holds the last checkpoint that was signed, apart from the database; absent before the first.
+pub(crate) fn signed_path(dir: &Path) -> PathBuf {
+    dir.join("signed")
+}
+
+/// Folder in which the database is copied, by links, while a backup is written. What a crash left there is of no use.
+pub(crate) fn copying_dir(dir: &Path) -> PathBuf {
+    dir.join("copying")
+}

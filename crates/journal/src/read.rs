@@ -6,7 +6,8 @@ use sigillo_model::{
     audit::{Fault, Finding},
     chain,
     entry::Entry,
-    ids::{ChainHash, Origin, ReceiptTime, SourceId},
+    ids::{ChainHash, Origin, ReceiptTime, RetentionId, SourceId},
+    statement::{Erasure, Purge},
 };
 use tokio::sync::watch;
 
@@ -14,6 +15,7 @@ use crate::{
     error::ReadError,
     frame::Head,
     layout::{self, StoredHead, Table},
+    orders,
     store::{Direction, Pair, Store, StoreError, StoreErrorKind},
     tree::Edges,
 };
@@ -75,6 +77,18 @@ impl Reader {
         Ok(range.start)
     }
 
+    /// What a purge of a retention class would take at `now`, as the server would state it; `None` if no retention statement is
+    /// in force for it or nothing is due.
+    pub fn plan_purge(&self, class: RetentionId, now: ReceiptTime) -> Result<Option<Purge>, ReadError> {
+        orders::plan_purge(&self.store, class, now, |due| self.first_received_since(due))
+    }
+
+    /// Why an erasure would not take what it names: a record that is not there yet, or one that holds a statement, which is never
+    /// erased. `None` if nothing stands in its way.
+    pub fn refuses(&self, erasure: &Erasure) -> Result<Option<String>, ReadError> {
+        orders::refuses(&self.store, self.head().size, erasure)
+    }
+
     /// The entries of one source, newest first.
     pub fn source_entries_newest_first(
         &self,
@@ -123,6 +137,11 @@ impl StoredEntry {
             return Err(altered(Fault::Sequence { expected: at, found: seq }));
         }
         Ok(Self { bytes, seq, end })
+    }
+
+    /// Sequence of its first record.
+    pub(crate) fn first(&self) -> u64 {
+        self.seq
     }
 
     /// As stored; what a verifier is fed.

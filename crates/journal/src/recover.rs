@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use sigillo_model::{
     audit::{Fault, Finding, Walker},
     chain,
-    ids::{ChainHash, NodeHash, Origin, SourceId, TenantId},
+    ids::{ChainHash, NodeHash, NoteHash, Origin, SourceId, TenantId},
     state::JournalState,
     tree::TreeRow,
 };
@@ -54,6 +54,13 @@ pub(crate) fn head_file(path: &Path, origin: &Origin, database_exists: bool) -> 
     Ok(new)
 }
 
+/// The origin with what the journal in `store` succeeds; as it is given where there is no journal yet.
+pub(crate) fn known_as(store: &dyn Store, origin: Origin) -> Result<Origin, OpenError> {
+    let Some(value) = store.get(Table::Meta, layout::PREDECESSOR_KEY)? else { return Ok(origin) };
+    let damaged = || altered(0, 0, "the hash of the predecessor's note can't be read".to_owned());
+    Ok(origin.after(NoteHash::from_slice(&value).ok_or_else(damaged)?))
+}
+
 /// Reads and checks a store against the head file, or writes a new journal into an empty one.
 pub(crate) fn recover(store: &Arc<dyn Store>, origin: &Origin, head_file: &HeadFile) -> Result<Recovered, OpenError> {
     let created = store.get(Table::Meta, layout::FORMAT_KEY)?.is_none();
@@ -89,11 +96,12 @@ pub(crate) fn check_same(store: &Arc<dyn Store>, recovered: Recovered) -> Result
 fn create(store: &Arc<dyn Store>, origin: &Origin) -> Result<(), OpenError> {
     let head = Head::of(&JournalState::genesis(origin.clone()));
     let meta = |key: &[u8], value: &[u8]| (Table::Meta, key.to_vec(), value.to_vec());
-    let puts = vec![
+    let mut puts = vec![
         meta(layout::FORMAT_KEY, layout::FORMAT.as_bytes()),
         meta(layout::ORIGIN_KEY, origin.as_str().as_bytes()),
         meta(layout::HEAD_KEY, &layout::encode_head(&head)),
     ];
+    puts.extend(origin.predecessor().map(|note| meta(layout::PREDECESSOR_KEY, note.as_bytes())));
     Ok(store.commit(WriteSet { puts, ..WriteSet::default() })?)
 }
 

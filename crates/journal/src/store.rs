@@ -2,6 +2,8 @@
 //!
 //! The trait is the seam at which tests inject faults; `conformance.rs` holds what every store must keep.
 
+mod forget;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -9,8 +11,8 @@ use std::{
 };
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, IteratorMode, LogLevel, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, IteratorMode, LogLevel, WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
 
 use crate::layout::{FORMAT_1, FORMAT_KEY, Table};
@@ -54,6 +56,8 @@ pub enum StoreErrorKind {
     NoSpace,
     /// The disk or the machine failed.
     Failed,
+    /// Something stands in the way for now; nothing is damaged or lost.
+    Busy,
 }
 
 /// What the journal asks of a database.
@@ -68,6 +72,11 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// there is one, or the error of the first.
     fn scan(&self, table: Table, from: &[u8], direction: Direction, max_bytes: usize) -> Result<Vec<Pair>, StoreError>;
 
+    /// Returns once no file of the database holds a value that stood under a key of these ranges (first and last key) before the
+    /// last commit: neither tables nor log. Gives false if it was told not to go on. Whatever stops it, it may be called again.
+    fn forget(&self, table: Table, keys: &[(Vec<u8>, Vec<u8>)], goes_on: &dyn Fn() -> bool)
+    -> Result<bool, StoreError>;
+
     /// Free bytes of the disk it writes to.
     fn free_bytes(&self) -> io::Result<u64>;
 
@@ -80,6 +89,13 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Writes what is in memory out and closes. Later calls fail.
     fn close(&self) -> Result<(), StoreError>;
+
+    /// Makes a database in the new folder `to`, on the same disk, that holds all that was committed before the call, and some
+    /// whole commits after it at most. Commits go on meanwhile. Files that never change again are shared by hard links.
+    fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        let message = format!("this store has no files to be copied to {}", to.display());
+        Err(StoreError { kind: StoreErrorKind::Failed, message })
+    }
 }
 
 /// The journal's database.
@@ -97,16 +113,6 @@ const BLOCK_CACHE_BYTES: usize = 32 << 20;
 /// The default silently drops acknowledged records after a flipped byte in the middle of the log. A torn end is what a crash
 /// leaves, and is caught by the head file if it was durable.
 const LOG_RECOVERY: DBRecoveryMode = DBRecoveryMode::TolerateCorruptedTailRecords;
-
-/// The column family of a table, and an error rather than a panic if it is not there.
-macro_rules! family {
-    ($db:expr, $table:expr) => {
-        $db.cf_handle($table.name()).ok_or_else(|| StoreError {
-            kind: StoreErrorKind::Damaged,
-            message: format!("column family {} is missing", $table.name()),
-        })
-    };
-}
 
 impl RocksStore {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
@@ -161,7 +167,7 @@ fn open_database_read_only(path: &Path, log_recovery: DBRecoveryMode) -> Result<
     // Only a journal of the first format may have fewer, and some of the others if its upgrade was cut short: a missing one must
     // not be taken for an empty one.
     let complete = Table::ALL.map(Table::name).into_iter().all(has);
-    if !complete && db.get_cf(family!(db, Table::Meta)?, FORMAT_KEY)?.as_deref() != Some(FORMAT_1.as_bytes()) {
+    if !complete && db.get_cf(handle(&db, Table::Meta)?, FORMAT_KEY)?.as_deref() != Some(FORMAT_1.as_bytes()) {
         return Err(other());
     }
     if db.iterator(IteratorMode::Start).next().transpose()?.is_some() {
@@ -235,10 +241,18 @@ fn descriptors() -> Vec<ColumnFamilyDescriptor> {
     families
 }
 
+/// The column family of a table, and an error rather than a panic if it is not there.
+fn handle(db: &DB, table: Table) -> Result<&ColumnFamily, StoreError> {
+    db.cf_handle(table.name()).ok_or_else(|| StoreError {
+        kind: StoreErrorKind::Damaged,
+        message: format!("column family {} is missing", table.name()),
+    })
+}
+
 fn opened<'a>(guard: &'a RwLockReadGuard<'_, Option<DB>>) -> Result<&'a DB, StoreError> {
     guard
         .as_ref()
-        .ok_or_else(|| StoreError { kind: StoreErrorKind::Failed, message: "the database is closed".to_owned() })
+        .ok_or_else(|| StoreError { kind: StoreErrorKind::Busy, message: "the database is closed".to_owned() })
 }
 
 impl Store for RocksStore {
@@ -247,10 +261,10 @@ impl Store for RocksStore {
         let db = opened(&guard)?;
         let mut batch = WriteBatch::default();
         for (table, key, value) in &writes.puts {
-            batch.put_cf(family!(db, table)?, key, value);
+            batch.put_cf(handle(db, *table)?, key, value);
         }
         for (table, key) in &writes.deletes {
-            batch.delete_cf(family!(db, table)?, key);
+            batch.delete_cf(handle(db, *table)?, key);
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
@@ -260,7 +274,10 @@ impl Store for RocksStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let guard = self.lock();
         let db = opened(&guard)?;
-        Ok(db.get_cf(family!(db, table)?, key)?)
+        let mut options = rocksdb::ReadOptions::default();
+        // Records stay in no cache: what is erased is to be nowhere. Nobody reads one twice anyway.
+        options.fill_cache(table != Table::Tail);
+        Ok(db.get_cf_opt(handle(db, table)?, key, &options)?)
     }
 
     fn scan(&self, table: Table, from: &[u8], direction: Direction, max_bytes: usize) -> Result<Vec<Pair>, StoreError> {
@@ -274,7 +291,7 @@ impl Store for RocksStore {
         // A walk of everything must not push out what others use.
         options.fill_cache(false);
         options.set_verify_checksums(true);
-        let iterator = db.iterator_cf_opt(family!(db, table)?, options, IteratorMode::From(from, direction));
+        let iterator = db.iterator_cf_opt(handle(db, table)?, options, IteratorMode::From(from, direction));
         let (mut pairs, mut bytes) = (Vec::new(), 0);
         for pair in iterator {
             let (key, value) = match pair {
@@ -291,6 +308,15 @@ impl Store for RocksStore {
             }
         }
         Ok(pairs)
+    }
+
+    fn forget(
+        &self,
+        table: Table,
+        keys: &[(Vec<u8>, Vec<u8>)],
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<bool, StoreError> {
+        forget::forget(|| self.lock(), &self.path, table, keys, goes_on)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -326,16 +352,21 @@ impl Store for RocksStore {
         let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
         let Some(db) = slot.take() else { return Ok(()) };
         for table in Table::ALL {
-            db.flush_cf(family!(db, table)?)?;
+            db.flush_cf(handle(&db, table)?)?;
         }
         db.cancel_all_background_work(true);
         Ok(())
+    }
+
+    fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        let guard = self.lock();
+        Ok(Checkpoint::new(opened(&guard)?)?.create_checkpoint(to)?)
     }
 }
 
 impl From<rocksdb::Error> for StoreError {
     fn from(error: rocksdb::Error) -> Self {
-        use rocksdb::ErrorKind::{Corruption, IOError, InvalidArgument, NotFound};
+        use rocksdb::ErrorKind::{Corruption, IOError, InvalidArgument, NotFound, NotSupported};
         let message = error.to_string();
         // The binding keeps no sub-code: a full disk and a missing file are told from other failures of the disk by the
         // operating system's own words only.
@@ -344,6 +375,8 @@ impl From<rocksdb::Error> for StoreError {
                 StoreErrorKind::NoSpace
             }
             IOError if message.contains("No such file") => StoreErrorKind::Damaged,
+            // Open for reading only, while it is checked after the disk was full.
+            NotSupported => StoreErrorKind::Busy,
             Corruption | NotFound | InvalidArgument => StoreErrorKind::Damaged,
             _ => StoreErrorKind::Failed,
         };

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -19,11 +19,14 @@ use sigillo_model::{
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
+    backup,
     checkpoints::NOTE_MAX_BYTES,
+    eraser::{Eraser, RemovalReport, Removals},
     error::{OpenError, SubmitError},
     frame::{Head, Receipt, Refusal, Submission},
     head_file::HeadFile,
     options::{self, Options},
+    orders::Orders,
     read::Reader,
     recover::{self, Recovered},
     sign::{Answer, Signer},
@@ -53,7 +56,7 @@ pub struct Opened {
 /// A handle on the journal; clones are handles on the same one.
 #[derive(Clone)]
 pub struct Journal {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -62,8 +65,13 @@ impl std::fmt::Debug for Journal {
     }
 }
 
-struct Shared {
+pub(crate) struct Shared {
     origin: Origin,
+    pub(crate) dir: PathBuf,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) reserve_bytes: u64,
+    /// Held while a backup is written: one at a time.
+    pub(crate) backup: Mutex<()>,
     queue: mpsc::UnboundedSender<Message>,
     /// Bytes that may wait for the writer.
     room: Arc<Semaphore>,
@@ -71,6 +79,7 @@ struct Shared {
     head: watch::Receiver<Head>,
     sources: Arc<Mutex<HashMap<SourceId, SourceState>>>,
     reader: Reader,
+    removals: watch::Receiver<Removals>,
 }
 
 impl Journal {
@@ -83,6 +92,8 @@ impl Journal {
         };
         create_dirs(&options.dir).map_err(io(&options.dir))?;
         let lock = lock(&options.dir)?;
+        let copying = options::copying_dir(&options.dir);
+        backup::files::remove(&copying).map_err(io(&copying))?;
         let database = options::database_dir(&options.dir);
         let head_path = options::head_path(&options.dir);
         let head_file = recover::head_file(&head_path, &options.origin, database.join("CURRENT").exists())?;
@@ -90,11 +101,14 @@ impl Journal {
         // wrong. So what there is is checked before, and once, on the database as it was left.
         let checked = if head_file.size > 0 {
             let as_left: Arc<dyn Store> = Arc::new(RocksStore::open_read_only(&database)?);
-            Some(recover::recover(&as_left, &options.origin, &head_file)?)
+            let origin = recover::known_as(as_left.as_ref(), options.origin.clone())?;
+            Some(recover::recover(&as_left, &origin, &head_file)?)
         } else {
             None
         };
         let store: Arc<dyn Store> = Arc::new(RocksStore::open(&database)?);
+        let origin = recover::known_as(store.as_ref(), options.origin.clone())?;
+        let options = &Options { origin, ..options.clone() };
         let recovered = match checked {
             Some(recovered) => recover::check_same(&store, recovered)?,
             None => recover::recover(&store, &options.origin, &head_file)?,
@@ -117,10 +131,14 @@ impl Journal {
         let sources = Arc::new(Mutex::new(state.sources.clone()));
         let (queue, messages) = mpsc::unbounded_channel();
         let reader = Reader::new(options.origin.clone(), store.clone(), head.clone());
+        let (orders, pending) = Orders::load(&store)?;
+        let eraser = Eraser::spawn(store.clone(), options.origin.clone(), pending, queue.downgrade())
+            .map_err(|error| OpenError::Io { path: head_path.clone(), error })?;
+        let removals = eraser.watch();
         // A batch of the greatest size must fit.
         let room_bytes = u32::try_from(options.queue_bytes.clamp(16 << 20, 1 << 30)).unwrap_or(1 << 30);
         writer::spawn(writer::Parts {
-            store,
+            store: store.clone(),
             state,
             head_path: head_path.clone(),
             reserve_bytes: options.reserve_bytes,
@@ -128,17 +146,24 @@ impl Journal {
             sources: sources.clone(),
             signer: options.receipt_key.clone().map(Signer::new),
             messages,
+            orders,
+            eraser,
             lock,
         })
         .map_err(|error| OpenError::Io { path: head_path, error })?;
         let shared = Shared {
             origin: options.origin.clone(),
+            dir: options.dir.clone(),
+            store,
+            reserve_bytes: options.reserve_bytes,
+            backup: Mutex::default(),
             queue,
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             room_bytes,
             head,
             sources,
             reader,
+            removals,
         };
         Ok(Opened { journal: Self { shared: Arc::new(shared) }, created, unclean, verified_records })
     }
@@ -215,6 +240,20 @@ impl Journal {
         self.shared.reader.clone()
     }
 
+    /// Where erasures and purges stand. Whatever lawful order or purge is submitted as a statement is carried out, at once or after
+    /// the next opening.
+    pub fn removals(&self) -> watch::Receiver<Removals> {
+        self.shared.removals.clone()
+    }
+
+    /// Waits until the removal that was ordered by the statement at this sequence is done: its bytes are in no file of the
+    /// database any more. `None` if there is no such removal, or none that is remembered.
+    pub async fn removal(&self, statement: u64) -> Result<Option<RemovalReport>, SubmitError> {
+        let mut removals = self.removals();
+        let settled = removals.wait_for(|removals| !removals.pending.contains(&statement)).await;
+        settled.map(|removals| removals.done.get(&statement).copied()).map_err(|_| SubmitError::Closed)
+    }
+
     /// Commits what is queued, flushes, and marks the stop as a clean one. Later calls of any handle fail.
     pub async fn close(self) -> Result<(), SubmitError> {
         let (reply, done) = oneshot::channel();
@@ -246,7 +285,7 @@ impl Future for Pending {
 
 /// Makes a folder and those above it that are missing, and syncs each into its parent: a loss of power must not take a
 /// journal's folder with its records.
-fn create_dirs(dir: &Path) -> io::Result<()> {
+pub(crate) fn create_dirs(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -268,7 +307,7 @@ pub(crate) fn lock_for_reading(dir: &Path) -> Result<Option<File>, OpenError> {
 }
 
 /// Locks the journal's folder against other processes.
-fn lock(dir: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = options::lock_path(dir);
     let file = File::options()
         .create(true)

@@ -10,11 +10,11 @@ use std::{
 };
 
 use sigillo_model::{
-    audit::{Fault, Finding, Holder, Shown, Trust, Walker},
+    audit::{Fault, Finding, Holder, Removed, Shown, Trust, Walker},
     entry::Entry,
     ids::{ChainHash, Origin, SourceId, TenantId},
     limits::BATCH_MAX_RECORDS,
-    note::Note,
+    note::{Note, VerifierKey},
     state::JournalState,
 };
 
@@ -23,9 +23,9 @@ use crate::{
     error::OpenError,
     frame::Head,
     head_file::HeadFile,
-    layout::{self, StoredHead, Table},
+    layout::{self, ClassRow, PendingRow, StoredHead, Table},
     options, read,
-    recover::Format,
+    recover::{self, Format},
     store::{Pair, RocksStore, Store, StoreError, StoreErrorKind},
     submit,
     verify_tree::TreeRows,
@@ -42,18 +42,7 @@ pub struct Progress {
     pub bytes: u64,
 }
 
-/// What a verification is held to, beside the journal itself.
-#[derive(Debug, Default)]
-pub struct Demands {
-    /// A head that somebody noted earlier: size and chain value.
-    pub noted: Option<(u64, ChainHash)>,
-    /// The trust file. With it the checkpoints that the journal keeps are held against its records too.
-    pub trust: Option<Trust>,
-    /// Checkpoints that others hold; judged by the trust file.
-    pub shown: Vec<Shown>,
-}
-
-/// A journal whose records are in order.
+/// A journal that is intact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Its name.
@@ -66,8 +55,23 @@ pub struct Report {
     pub raw_bytes: u64,
     /// Where it stands.
     pub head: Head,
+    /// What was erased and purged, all of it explained by lawful statements.
+    pub removed: Removed,
     /// What has come of the trust file's demands.
     pub trust: Option<Trust>,
+}
+
+/// What a verification is held to, besides the journal itself.
+#[derive(Debug, Clone, Default)]
+pub struct Demands {
+    /// A head that somebody noted: size and chain value. The journal must once have had it.
+    pub noted: Option<(u64, ChainHash)>,
+    /// The officers two of whom must have signed each order by which something is gone. None: by the provider's word.
+    pub officers: Vec<VerifierKey>,
+    /// The trust file, whose officers go before. With it the checkpoints that the journal keeps are held against its records too.
+    pub trust: Option<Trust>,
+    /// Checkpoints that others hold; judged by the trust file.
+    pub shown: Vec<Shown>,
 }
 
 /// A journal that is not shown to be intact.
@@ -84,15 +88,20 @@ pub enum VerifyError {
 /// Verifies the journal in `dir`, whose server is stopped. Changes nothing in the database. Blocks; `progress` is called after
 /// every few thousand records.
 pub fn verify(dir: &Path, progress: impl FnMut(Progress)) -> Result<Report, VerifyError> {
-    verify_against(dir, Demands::default(), progress)
+    verify_meeting(dir, None, progress)
 }
 
-/// As [`verify`], and holds the journal to what others demand of it.
-pub fn verify_against(
+/// As [`verify`], and demands that the journal once had the head that somebody noted: size and chain value.
+pub fn verify_meeting(
     dir: &Path,
-    demands: Demands,
+    noted: Option<(u64, ChainHash)>,
     progress: impl FnMut(Progress),
 ) -> Result<Report, VerifyError> {
+    verify_demanding(dir, Demands { noted, ..Demands::default() }, progress)
+}
+
+/// As [`verify`], and holds the journal to these demands.
+pub fn verify_demanding(dir: &Path, demands: Demands, progress: impl FnMut(Progress)) -> Result<Report, VerifyError> {
     let unreadable = |error: &dyn std::fmt::Display| VerifyError::Unreadable(error.to_string());
     let database = options::database_dir(dir);
     if !database.is_dir() {
@@ -133,11 +142,12 @@ fn locate_damage(
         return unopened;
     }
     let Ok(store) = RocksStore::open_before_damage(database) else { return unopened };
-    let (from, to) = match (Verification { store: Arc::new(store), head_file, demands: Demands::default(), progress }).run() {
-        Ok(report) => (report.records, report.records),
-        Err(VerifyError::Altered(finding)) => (finding.from, finding.to),
-        Err(VerifyError::Unreadable(_)) => return unopened,
-    };
+    let (from, to) =
+        match (Verification { store: Arc::new(store), head_file, demands: Demands::default(), progress }).run() {
+            Ok(report) => (report.records, report.records),
+            Err(VerifyError::Altered(finding)) => (finding.from, finding.to),
+            Err(VerifyError::Unreadable(_)) => return unopened,
+        };
     altered(from, to, format!("the write-ahead log is damaged; it held these records, or later ones: {error}"))
 }
 
@@ -152,10 +162,15 @@ impl<P: FnMut(Progress)> Verification<P> {
     fn run(mut self) -> Result<Report, VerifyError> {
         let (origin, format, head) = self.identity()?;
         let mut rows = (format == Format::Two).then(|| TreeRows::new(self.store.clone()));
-        let mut walker = Walker::whole(JournalState::genesis(origin.clone()));
+        let (trust, shown) = (self.demands.trust.take(), std::mem::take(&mut self.demands.shown));
+        if let Some(trust) = &trust
+            && !trust.policy().officers().is_empty()
+        {
+            self.demands.officers = trust.policy().officers().to_vec();
+        }
+        let mut walker = Walker::whole(JournalState::genesis(origin.clone())).trusting(self.demands.officers.clone());
         // The head file is a head that the server noted; others may have noted some too.
-        let Demands { noted, trust, shown } = std::mem::take(&mut self.demands);
-        for (size, chain) in noted.into_iter().chain([(self.head_file.size, self.head_file.chain)]) {
+        for (size, chain) in self.demands.noted.into_iter().chain([(self.head_file.size, self.head_file.chain)]) {
             walker = walker.meeting(size, chain);
         }
         let table = (trust.is_some() && format == Format::Two).then(|| read::pairs(&self.store, Table::Checkpoints));
@@ -190,6 +205,7 @@ impl<P: FnMut(Progress)> Verification<P> {
             }
         }
         walker.check_head(head.size, head.chain).map_err(VerifyError::Altered)?;
+        let removed = walker.removed().map_err(VerifyError::Altered)?.clone();
         let state = walker.state();
         if self.head_file.clean && (self.head_file.size, self.head_file.chain) != (state.size, state.chain) {
             let what = format!("the journal was closed with {} records, nothing may follow them", self.head_file.size);
@@ -205,11 +221,12 @@ impl<P: FnMut(Progress)> Verification<P> {
         if let Some(rows) = rows {
             rows.check_end(state.size)?;
             self.check_checkpoints(state.size)?;
+            self.check_pending(&walker)?;
         }
         self.check_derived(state, &expected_memory)?;
         (self.progress)(Progress { records, total: head.size, bytes: raw_bytes });
         let (head, trust) = (Head::of(state), walker.trust().cloned());
-        Ok(Report { origin, records, entries, raw_bytes, head, trust })
+        Ok(Report { origin, records, entries, raw_bytes, head, removed, trust })
     }
 
     /// Kept checkpoints can be read and cover records that are there; what they say needs keys to check.
@@ -225,14 +242,47 @@ impl<P: FnMut(Progress)> Verification<P> {
         Ok(())
     }
 
+    /// What is in force for each retention class is what the newest statements say, and removals under way have their statements.
+    fn check_pending(&self, walker: &Walker) -> Result<(), VerifyError> {
+        let size = walker.state().size;
+        let wrong = |what: &str| altered(0, size, what.to_owned());
+        let mut classes = 0;
+        for pair in read::pairs(&self.store, Table::Pending) {
+            let (key, value) = pair.map_err(|error| at(size, &error))?;
+            let Some(class) = ClassRow::class(&key) else {
+                let row = layout::read_u64(&key).zip(PendingRow::decode(&value));
+                if row.is_none_or(|(seq, _)| seq >= size) {
+                    return Err(wrong("a removal under way can't be read, or has no statement"));
+                }
+                continue;
+            };
+            let kept = ClassRow::decode(&value).map(|row| (row.retention, row.keep_s, row.purged_to));
+            let retention = walker.retentions().get(&class);
+            let purged_to = walker.purged_to().get(&class).copied().unwrap_or_default();
+            // Who trusts certain officers finds other statements unlawful; what is kept does not know them.
+            if self.demands.officers.is_empty()
+                && kept != retention.map(|retention| (retention.seq, retention.keep_s, purged_to))
+            {
+                return Err(wrong("what is kept about a retention class is not what its statements say"));
+            }
+            classes += 1;
+        }
+        if classes < walker.retentions().len() {
+            return Err(wrong("what is in force for a retention class is missing"));
+        }
+        Ok(())
+    }
+
     /// `meta` holds the format, the origin and the head, and nothing else.
     fn identity(&self) -> Result<(Origin, Format, StoredHead), VerifyError> {
         let mut keys = Vec::new();
         for pair in read::pairs(&self.store, Table::Meta) {
             keys.push(pair.map_err(|error| at(0, &error))?.0);
         }
-        let expected = [layout::FORMAT_KEY, layout::HEAD_KEY, layout::ORIGIN_KEY];
-        if !keys.iter().map(AsRef::as_ref).eq(expected) {
+        let expected = [layout::FORMAT_KEY, layout::HEAD_KEY, layout::ORIGIN_KEY, layout::PREDECESSOR_KEY];
+        let found: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        // A journal that succeeds none has no last key.
+        if found != expected && Some(found.as_slice()) != expected.get(..3) {
             return Err(altered(0, 0, "the journal's own description has keys missing or added".to_owned()));
         }
         let text = |key| -> Result<String, VerifyError> {
@@ -252,7 +302,12 @@ impl<P: FnMut(Progress)> Verification<P> {
         if head.root.is_none() != (format == Format::One) {
             return Err(altered(0, 0, "the stored head is not of the journal's format".to_owned()));
         }
-        Ok((self.head_file.origin.clone(), format, head))
+        let origin =
+            recover::known_as(self.store.as_ref(), self.head_file.origin.clone()).map_err(|error| match error {
+                OpenError::Altered(finding) => VerifyError::Altered(finding),
+                other => VerifyError::Unreadable(other.to_string()),
+            })?;
+        Ok((origin, format, head))
     }
 
     /// What is kept beside the records must be what the records give: nothing less, nothing more.
@@ -379,6 +434,8 @@ pub(crate) fn altered(from: u64, to: u64, what: String) -> VerifyError {
 pub(crate) fn at(size: u64, error: &StoreError) -> VerifyError {
     match error.kind {
         StoreErrorKind::Damaged => altered(size, size, format!("the database is damaged here or after: {error}")),
-        StoreErrorKind::NoSpace | StoreErrorKind::Failed => VerifyError::Unreadable(error.to_string()),
+        StoreErrorKind::NoSpace | StoreErrorKind::Failed | StoreErrorKind::Busy => {
+            VerifyError::Unreadable(error.to_string())
+        }
     }
 }

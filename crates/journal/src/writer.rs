@@ -21,10 +21,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::{
     apply::apply,
+    eraser::Eraser,
     error::{OpenError, SubmitError},
     frame::{Head, Receipt, Submission},
     head_file::HeadFile,
     layout::{self, Table},
+    orders::Orders,
     read::StoredEntry,
     recover,
     sign::{Answer, Signer},
@@ -55,6 +57,8 @@ pub(crate) enum Message {
         note: Vec<u8>,
         reply: oneshot::Sender<Result<(), SubmitError>>,
     },
+    /// A write beside the writer failed.
+    StoreFailed(StoreError),
     Close(CloseReply),
 }
 
@@ -80,6 +84,8 @@ pub(crate) struct Parts {
     pub(crate) sources: Arc<Mutex<HashMap<SourceId, SourceState>>>,
     pub(crate) signer: Option<Signer>,
     pub(crate) messages: mpsc::UnboundedReceiver<Message>,
+    pub(crate) orders: Orders,
+    pub(crate) eraser: Eraser,
     /// Held until the last byte is written: while it is locked no other process opens this journal.
     pub(crate) lock: Option<File>,
 }
@@ -93,6 +99,8 @@ pub(crate) fn spawn(parts: Parts) -> io::Result<()> {
         reserve_bytes: parts.reserve_bytes,
         durable: parts.durable,
         sources: parts.sources,
+        orders: parts.orders,
+        eraser: parts.eraser,
         signer: parts.signer,
         health: Health::Good,
         keeper,
@@ -124,6 +132,8 @@ struct Writer {
     reserve_bytes: u64,
     durable: watch::Sender<Head>,
     sources: Arc<Mutex<HashMap<SourceId, SourceState>>>,
+    orders: Orders,
+    eraser: Eraser,
     signer: Option<Signer>,
     health: Health,
     keeper: HeadKeeper,
@@ -157,6 +167,7 @@ impl Writer {
                     // Whoever has gone away does not want to know.
                     let _ = reply.send(self.keep_checkpoint(size, &note));
                 }
+                Some(Message::StoreFailed(error)) => self.failed_beside(&error),
                 Some(Message::Close(reply)) => {
                     // What was queued before this is written; what comes now is refused.
                     messages.close();
@@ -250,7 +261,7 @@ impl Writer {
 
     fn commit(&mut self, submissions: &[Submission]) -> Vec<Result<Receipt, SubmitError>> {
         let store = self.store.clone();
-        let applied = apply(&mut self.state, submissions, |key| remembered(&store, key));
+        let applied = apply(&mut self.state, &mut self.orders, submissions, |key| remembered(&store, key));
         if !applied.writes.puts.is_empty()
             && let Err(error) = store.commit(applied.writes)
         {
@@ -260,6 +271,7 @@ impl Writer {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.extend(applied.touched);
         drop(sources);
+        self.eraser.take(&applied.removals);
         self.durable.send_if_modified(|head| mem::replace(head, Head::of(&self.state)) != *head);
         applied.outcomes
     }
@@ -278,6 +290,16 @@ impl Writer {
         }
     }
 
+    /// A write beside the writer failed. While the disk is full it is told again and again, so that it opens the database anew
+    /// when there is room, even if nothing else is sent.
+    fn failed_beside(&mut self, error: &StoreError) {
+        let unknown = matches!(error.kind, StoreErrorKind::NoSpace | StoreErrorKind::Failed);
+        if unknown && matches!(self.health, Health::Good) {
+            self.fail(error);
+        }
+        self.ready();
+    }
+
     /// Opens the database anew and verifies its end; what was acknowledged must be there.
     fn recover_from_full_disk(&mut self) {
         let durable = *self.durable.borrow();
@@ -286,10 +308,12 @@ impl Writer {
             let (state, _) = recover::load(&self.store, &self.state.origin)?;
             recover::check_durable(&self.store, &state, durable.size, durable.chain)?;
             self.store.reopen()?;
-            Ok(state)
+            Ok((state, Orders::load(&self.store)?))
         });
         match loaded {
-            Ok(state) => {
+            Ok((state, (orders, pending))) => {
+                self.orders = orders;
+                self.eraser.take_again(pending);
                 tracing::info!(size = state.size, "there is room again; the journal verifies and takes records");
                 // A frame that was reported as failed may have reached the disk; its senders will send it again.
                 self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&state.sources);
@@ -308,8 +332,9 @@ impl Writer {
     }
 
     /// Closes the store and tells the head file how: only a stop after which the disk is known is a clean one.
-    fn close(self) -> Result<(), SubmitError> {
+    fn close(mut self) -> Result<(), SubmitError> {
         let poisoned = |error: String| Err(SubmitError::Poisoned(error));
+        self.eraser.halt();
         let closed = self.store.close();
         let clean = matches!(self.health, Health::Good) && closed.is_ok();
         let written = self.keeper.finish(clean);

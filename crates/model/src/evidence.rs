@@ -14,12 +14,12 @@ mod shared;
 mod verify;
 mod write;
 
-pub use about::{About, Attachment, NAME_MAX_BYTES, Tools, check_attachment_name};
+pub use about::{About, Attachment, NAME_MAX_BYTES, Tools, is_attachment_name, peek_origin};
 pub use record::{PartBody, RecordBody, RecordView};
 pub use report::{Checkpointed, Completeness, Existed, Finding, Hidden, NotShown, Removed, Report, RunVerdict, Signed};
 pub use run::{CounterProof, Run, RunFault};
 pub use seal::{Seal, SealError};
 pub use section::{HEADER_BYTES, Header, Kind, MAGIC};
-pub use shared::{GAP_MAX_HASHES, GapError, Nodes, SharedRoot, subtrees};
+pub use shared::{GAP_MAX_HASHES, GapError, Nodes, SharedRoot, gap_hashes, subtrees};
 pub use verify::{Verifier, Watch};
 pub use write::{WriteError, Writer};

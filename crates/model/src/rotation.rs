@@ -120,11 +120,7 @@ impl LogKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        checkpoint::Checkpoint,
-        ids::NodeHash,
-        note::SigningKey,
-    };
+    use crate::{checkpoint::Checkpoint, ids::NodeHash, note::SigningKey};
 
     const ORIGIN: &str = "journal.example.net/2026";
 

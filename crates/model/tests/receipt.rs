@@ -172,7 +172,8 @@ fn misconducts() -> Vec<(Misconduct, Worth)> {
     let receipt = Box::new(frame(4)[2].clone());
     let mut forged = Leaves::honest(20);
     forged.0[8] = ChainHash::new([7; 32]);
-    let (remembered, shown) = (note(&Leaves::honest(20).checkpoint(), &log_key()), note(&forged.checkpoint(), &log_key()));
+    let (remembered, shown) =
+        (note(&Leaves::honest(20).checkpoint(), &log_key()), note(&forged.checkpoint(), &log_key()));
     let older = note(&Leaves::honest(10).checkpoint(), &log_key());
     let consistency = proof::consistency(10, 20, &forged).unwrap();
     vec![
@@ -250,8 +251,8 @@ fn golden_files_stand() {
 
 fn receipts() -> impl Strategy<Value = Receipt> {
     let numbers = (any::<u64>(), any::<u32>(), 1..=u32::MAX, any::<u32>(), any::<u64>());
-    (numbers, any::<([u8; 16], [u8; 32], [u8; 32])>()).prop_map(|((epoch, first, count, seq, time), (source, chain, batch))| {
-        Receipt {
+    (numbers, any::<([u8; 16], [u8; 32], [u8; 32])>()).prop_map(
+        |((epoch, first, count, seq, time), (source, chain, batch))| Receipt {
             source: SourceId::new(source),
             epoch: Epoch::new(epoch),
             first: SourceSeq::new(first.into()),
@@ -260,8 +261,8 @@ fn receipts() -> impl Strategy<Value = Receipt> {
             chain: ChainHash::new(chain),
             batch: BatchHash::new(batch),
             time: ReceiptTime::new(time),
-        }
-    })
+        },
+    )
 }
 
 proptest! {

@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod dev;
 pub mod identity;
@@ -10,6 +11,7 @@ pub mod telemetry;
 
 mod accept;
 mod audit;
+mod control;
 mod error;
 mod feed;
 mod files;
@@ -21,6 +23,7 @@ mod query;
 mod reads;
 mod refusals;
 mod register;
+mod restored;
 mod run;
 mod tls;
 

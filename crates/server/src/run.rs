@@ -29,6 +29,7 @@ use crate::{
     audit::AuditService,
     clock::Clock,
     config::{ClassNames, Settings},
+    control::{self, ControlService, ControlSocket},
     error::ServerError,
     files,
     health::Health,
@@ -41,7 +42,7 @@ use crate::{
     own::{Event, Own},
     query::{self, QueryService},
     reads::Reads,
-    register, telemetry,
+    register, restored, telemetry,
     tls::Tls,
 };
 
@@ -135,6 +136,16 @@ pub async fn run(
             return Err(error);
         }
     };
+    let control = ControlService::new(control::Shared {
+        journal: journal.clone(),
+        own: own.clone(),
+        log: Arc::clone(&log),
+        clock: Arc::clone(&clock),
+        data_dir: settings.data_dir.clone(),
+        reserve_bytes: settings.reserve_bytes,
+        started_ns: clock.believed().get(),
+    });
+    let control_socket = ControlSocket::bind(&settings.data_dir).map_err(ServerError::file(&settings.data_dir))?;
     let resources = log::Resources::new(Arc::clone(&log), journal.reader());
     let ingest = Arc::new(grpc::Shared {
         journal: journal.clone(),
@@ -173,6 +184,7 @@ pub async fn run(
     let closing = CancellationToken::new();
     let accept = Accept { tls: Arc::clone(&tls), routes, limits: settings.limits, closing: closing.clone() };
     let accepting = tokio::spawn(accept::serve(listeners.grpc, accept));
+    let controlling = tokio::spawn(control_socket.serve(control, closing.clone()));
     let collecting = tokio::spawn(telemetry::serve(listeners.metrics, metrics, closing.clone()));
     let signing = checkpointer.map(|checkpointer| tokio::spawn(checkpointer.run(closing.clone())));
     let publishing = listeners.publish.map(|listener| {
@@ -207,6 +219,7 @@ pub async fn run(
     for task in [signing, publishing].into_iter().flatten() {
         task.await?;
     }
+    controlling.await?;
     let head = journal.head();
     own.note(Event::new("journal.stopped").body("the server stops").number("size", head.size)).await;
     journal.close().await.map_err(ServerError::Close)?;
@@ -215,10 +228,7 @@ pub async fn run(
 }
 
 /// Opens the journal and reads its register of classes, which the configuration must not contradict.
-async fn open(
-    settings: &Settings,
-    receipt_key: Option<Arc<SigningKey>>,
-) -> Result<(Opened, ClassNames), ServerError> {
+async fn open(settings: &Settings, receipt_key: Option<Arc<SigningKey>>) -> Result<(Opened, ClassNames), ServerError> {
     let options = Options {
         reserve_bytes: settings.reserve_bytes,
         queue_bytes: settings.limits.queue_bytes,
@@ -236,7 +246,7 @@ async fn open(
 }
 
 /// Makes the journal's folder for this account only, if it is not there; one that is there keeps the rights it was given.
-fn make_private(dir: &Path) -> Result<(), ServerError> {
+pub(crate) fn make_private(dir: &Path) -> Result<(), ServerError> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -261,6 +271,10 @@ async fn record_start(
         .text("origin", settings.origin.as_str())
         .number("size", head.size)
         .number("verified_records", opened.verified_records);
+    let started = match opened.journal.origin().predecessor() {
+        Some(note) => started.text("predecessor_note_sha256", note.to_string()),
+        None => started,
+    };
     own.record(started).await?;
     if opened.unclean {
         tracing::warn!(verified = opened.verified_records, "the last stop was not a clean one");
@@ -270,6 +284,7 @@ async fn record_start(
             .number("verified_records", opened.verified_records);
         own.record(unclean).await?;
     }
+    restored::record(own, &settings.data_dir).await?;
     let now = clock.believed();
     let behind_ns = head.receipt_time.get().saturating_sub(now.get());
     let mut state = Event::new("clock.state")

@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod config;
 pub mod database;
 pub mod drill;
+pub mod evidence;
 pub mod powerloss;
 pub mod process;
 pub mod records;

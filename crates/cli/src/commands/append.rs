@@ -15,6 +15,7 @@ use sigillo_proto::{
     record::Fields,
     v1::{self, any_value::Value},
 };
+use sigillo_verify::show::severity;
 use tokio::{
     sync::mpsc,
     time::{Duration, Instant, sleep_until, timeout},
@@ -25,7 +26,6 @@ use crate::{
     global::GlobalArgs,
     output::{Format, Sink, json_line},
     receipts::Keeper,
-    severity,
 };
 
 /// Bytes of a line beyond which it becomes several records, numbered parts; well below what a record may have.

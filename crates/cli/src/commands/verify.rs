@@ -274,7 +274,7 @@ async fn once(
             if let Some(judge) = &judge {
                 had.shown.extend(views::published(dir, &judge.origin));
             }
-            let demands = Demands { noted, trust, shown: had.shown };
+            let demands = Demands { noted, trust, shown: had.shown, ..Demands::default() };
             let now = args.now.unwrap_or_else(unix_now);
             (tokio::task::block_in_place(|| walk::local(dir, demands, bar))?, now)
         }

@@ -101,8 +101,7 @@ async fn the_newest_checkpoint_is_remembered_and_every_later_one_continues_it() 
     assert_eq!(guard.remembered(), Tree::of(1, 5).note());
     // News on the open stream, then a restart.
     let news = Tree::of(1, 9);
-    server.shared().news =
-        Some(v1::CheckpointNews { checkpoint: news.note(), consistency: news.consistency(5) });
+    server.shared().news = Some(v1::CheckpointNews { checkpoint: news.note(), consistency: news.consistency(5) });
     ship_one(&mut shipper).await.unwrap();
     timeout(SOON, async {
         while guard.remembered() != news.note() {
@@ -142,8 +141,7 @@ async fn another_longer_history_is_no_continuation() {
     let mut shipper = sender.start(&server, &guard).await.unwrap();
     // On the open stream, with the proof of its own history.
     let forged = Tree::of(2, 9);
-    server.shared().news =
-        Some(v1::CheckpointNews { checkpoint: forged.note(), consistency: forged.consistency(5) });
+    server.shared().news = Some(v1::CheckpointNews { checkpoint: forged.note(), consistency: forged.consistency(5) });
     ship_one(&mut shipper).await.unwrap();
     shipper.push(&record()).await.unwrap();
     let error = timeout(SOON, shipper.settled()).await.unwrap().unwrap_err();
@@ -190,12 +188,11 @@ async fn an_older_checkpoint_is_borne_for_a_while_only() {
         assert!(matches!(error, ClientError::Misconduct { stale: true, .. }), "{error}");
         let (misconduct, worth) = sender.evidence();
         assert!(matches!(misconduct, Misconduct::RolledBack { .. }) && worth == Worth::Question);
-        fs::read_dir(sender.state()).unwrap().for_each(|file| {
-            let path = file.unwrap().path();
+        for path in fs::read_dir(sender.state()).unwrap().map(|file| file.unwrap().path()) {
             if path.file_name().unwrap().to_string_lossy().starts_with("misconduct-") {
                 fs::remove_file(path).unwrap();
             }
-        });
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "sigillo audit 1\n"
-//! u16 length of the origin || origin
+//! u16 length of the origin || origin || u8 0, or 1 || hash of the note that it succeeds[32]
 //! u64 size || chain value[32] || u64 receipt time
 //! roots of the tree's full subtrees[32], the largest first: one for each bit that is set in the size
 //! u32 sources, each: source[16] || u64 epoch || u64 next || batch hash[32] || u64 count       ascending
@@ -19,7 +19,7 @@ use std::{collections::HashMap, hash::Hash};
 use crate::{
     cursor::{Cursor, Short},
     entry::checksum,
-    ids::{BatchHash, ChainHash, Count, Epoch, NodeHash, Origin, ReceiptTime, SourceId, SourceSeq, TenantId},
+    ids::{BatchHash, ChainHash, Count, Epoch, NodeHash, NoteHash, Origin, ReceiptTime, SourceId, SourceSeq, TenantId},
     note::{NOTE_MAX_BYTES, Note, VerifierKey},
     rotation::Rotation,
     state::{JournalState, SourceState},
@@ -65,6 +65,13 @@ impl Saved {
         let Self { state, rotations, accepted } = self;
         let mut out = MAGIC.to_vec();
         put_short(&mut out, state.origin.as_str().as_bytes());
+        match state.origin.predecessor() {
+            None => out.push(0),
+            Some(note) => {
+                out.push(1);
+                out.extend(note.as_bytes());
+            }
+        }
         out.extend(state.size.to_be_bytes());
         out.extend(state.chain.as_bytes());
         out.extend(state.receipt_time.get().to_be_bytes());
@@ -107,6 +114,11 @@ impl Saved {
         let mut cursor = Cursor::new(body);
         cursor.take(MAGIC.len())?;
         let origin = Origin::new(take_text(&mut cursor)?).map_err(|_| SavedError::Layout)?;
+        let origin = match cursor.u8()? {
+            0 => origin,
+            1 => origin.after(NoteHash::new(cursor.array()?)),
+            _ => return Err(SavedError::Layout),
+        };
         let mut state = JournalState::genesis(origin.clone());
         state.size = cursor.u64()?;
         state.chain = ChainHash::new(cursor.array()?);
@@ -170,7 +182,7 @@ mod tests {
     };
 
     fn saved() -> Saved {
-        let origin = Origin::new("log.example/1").unwrap();
+        let origin = Origin::new("log.example/1").unwrap().after(NoteHash::new([6; 32]));
         let mut state = JournalState::genesis(origin.clone());
         for number in 0..13_u8 {
             state.tree.push(tree::leaf(&[number]), |_, _, _| ());

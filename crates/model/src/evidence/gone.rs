@@ -3,7 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::report::{Finding, Removed};
-use crate::{envelope::Envelope, ids::RetentionId, record::PART_BITS};
+use crate::{
+    envelope::Envelope,
+    ids::{Origin, ReceiptTime, RetentionId},
+    note::VerifierKey,
+    record::PART_BITS,
+    statement::{Act, Retention, Statement},
+};
 
 /// Stretches of records with something gone that are kept while a file is read.
 const STRETCHES_MAX: usize = 1 << 20;
@@ -19,20 +25,17 @@ struct Stretch {
     parts: u8,
     retention: RetentionId,
     /// Receipt time of the newest of them.
-    newest: u64,
+    newest: ReceiptTime,
 }
 
 /// A purge: payloads of a retention class that were due.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Purge {
-    /// First sequence.
-    pub(super) from: u64,
-    /// The sequence after the last.
-    pub(super) to: u64,
-    /// Which class.
-    pub(super) retention: RetentionId,
-    /// Receipt time of the newest record that was due.
-    pub(super) due: u64,
+struct Purged {
+    from: u64,
+    to: u64,
+    retention: RetentionId,
+    /// Records received before this were due.
+    due: ReceiptTime,
 }
 
 /// Collects, and tells at the end what is explained.
@@ -41,13 +44,15 @@ pub(super) struct Gone {
     stretches: Vec<Stretch>,
     /// Parts that orders of two officers erase.
     erased: BTreeMap<u64, u8>,
-    purged: Vec<Purge>,
+    purged: Vec<Purged>,
+    /// How long classes are kept, by the sequence of the statement that two officers have signed.
+    kept: BTreeMap<u64, Retention>,
 }
 
 impl Gone {
     /// Notes that `parts` of a record are said to be gone.
     pub(super) fn note(&mut self, envelope: &Envelope, parts: u8) -> Result<(), Finding> {
-        let (seq, retention, time) = (envelope.seq.get(), envelope.retention, envelope.receipt_time.get());
+        let (seq, retention, time) = (envelope.seq.get(), envelope.retention, envelope.receipt_time);
         if let Some(last) = self.stretches.last_mut()
             && (last.to, last.parts, last.retention) == (seq, parts, retention)
         {
@@ -62,18 +67,35 @@ impl Gone {
         Ok(())
     }
 
-    /// Takes an order that two officers have signed.
-    pub(super) fn erase(&mut self, targets: impl IntoIterator<Item = (u64, u8)>) -> Result<(), Finding> {
-        for (seq, parts) in targets {
-            *self.erased.entry(seq).or_default() |= parts & PART_BITS;
+    /// Takes a statement. One that does not hold explains nothing.
+    pub(super) fn statement(
+        &mut self,
+        text: &[u8],
+        origin: &Origin,
+        envelope: &Envelope,
+        officers: &[VerifierKey],
+    ) -> Result<(), Finding> {
+        match Statement::parse(text, origin) {
+            Some(Ok(Statement::Order(order))) if order.check(officers).is_ok() => match order.act {
+                Act::Erase(erasure) => {
+                    for (seq, gone) in erasure.targets {
+                        *self.erased.entry(seq).or_default() |= gone.bits() & PART_BITS;
+                    }
+                }
+                Act::Keep(retention) => {
+                    self.kept.insert(envelope.seq.get(), retention);
+                }
+            },
+            Some(Ok(Statement::Purge(purge))) => {
+                let kept = self.kept.get(&purge.retention).filter(|kept| kept.class == purge.class);
+                if let Some(due) = kept.and_then(|kept| kept.due_before(envelope.receipt_time)) {
+                    self.purged.push(Purged { from: purge.from, to: purge.to, retention: purge.class, due });
+                }
+            }
+            _ => (),
         }
-        if self.erased.len() > TARGETS_MAX { Err(Finding::TooMuchGone) } else { Ok(()) }
-    }
-
-    /// Takes a purge whose policy was signed by two officers.
-    pub(super) fn purge(&mut self, purge: Purge) -> Result<(), Finding> {
-        self.purged.push(purge);
-        if self.purged.len() > TARGETS_MAX { Err(Finding::TooMuchGone) } else { Ok(()) }
+        let targets = self.erased.len() + self.purged.len() + self.kept.len();
+        if targets > TARGETS_MAX { Err(Finding::TooMuchGone) } else { Ok(()) }
     }
 
     /// What is gone, stretch by stretch, each with whether the file's statements explain it.
@@ -84,13 +106,12 @@ impl Gone {
                 purge.retention == stretch.retention
                     && purge.from <= stretch.from
                     && stretch.to <= purge.to
-                    && stretch.newest <= purge.due
+                    && stretch.newest < purge.due
             });
             let erased = || {
                 let mut orders = self.erased.range(stretch.from..stretch.to);
-                (stretch.from..stretch.to).all(|seq| {
-                    orders.next().is_some_and(|(at, parts)| *at == seq && stretch.parts & !parts == 0)
-                })
+                (stretch.from..stretch.to)
+                    .all(|seq| orders.next().is_some_and(|(at, parts)| *at == seq && stretch.parts & !parts == 0))
             };
             let explained = purged || erased();
             match removed.last_mut() {

@@ -135,9 +135,9 @@ impl<'a> RecordView<'a> {
     pub fn gone(&self) -> u8 {
         match &self.body {
             RecordBody::Commitment { gone, .. } => u8::from(*gone) * PART_BITS,
-            RecordBody::Parts(parts) => (0..).zip(parts).fold(0, |bits, (j, part)| {
-                bits | u8::from(matches!(part, PartBody::Hidden { gone: true, .. })) << j
-            }),
+            RecordBody::Parts(parts) => (0..)
+                .zip(parts)
+                .fold(0, |bits, (j, part)| bits | u8::from(matches!(part, PartBody::Hidden { gone: true, .. })) << j),
         }
     }
 

@@ -91,7 +91,9 @@ pub enum Finding {
         stated: NodeHash,
     },
     /// A count was used twice or goes back, which no lawful server does.
-    #[error("record {seq} has number {count}, which the same source or tenant had before: the journal itself was forged")]
+    #[error(
+        "record {seq} has number {count}, which the same source or tenant had before: the journal itself was forged"
+    )]
     CountTwice {
         /// The second record.
         seq: Seq,

@@ -168,9 +168,8 @@ impl Order {
             _ => self.count = 1,
         }
         // Kinds of which each file has exactly one: none of them may be stepped over.
-        let skipped = |between: Kind| {
-            between.max_count() == 1 && between < kind && self.last.is_none_or(|last| last < between)
-        };
+        let skipped =
+            |between: Kind| between.max_count() == 1 && between < kind && self.last.is_none_or(|last| last < between);
         if self.count > kind.max_count() || Kind::ALL.into_iter().any(skipped) {
             return Err(misplaced);
         }
@@ -181,7 +180,10 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        Kind::{About, Checkpoint, Earlier, Edge, End, Records, Rotation, Token, Tools, Trust},
+        *,
+    };
 
     #[test]
     fn headers_are_bounded() {
@@ -202,9 +204,10 @@ mod tests {
             let mut order = Order::default();
             kinds.iter().all(|kind| order.step(*kind).is_ok())
         };
-        use Kind::{About, Checkpoint, Earlier, Edge, End, Records, Rotation, Token, Tools, Trust};
         assert!(takes(&[About, Trust, Checkpoint, Edge, Tools, End]));
-        assert!(takes(&[About, Trust, Rotation, Rotation, Checkpoint, Earlier, Records, Records, Edge, Token, Tools, End]));
+        assert!(takes(&[
+            About, Trust, Rotation, Rotation, Checkpoint, Earlier, Records, Records, Edge, Token, Tools, End
+        ]));
         assert!(!takes(&[Trust]));
         assert!(!takes(&[About, Checkpoint]));
         assert!(!takes(&[About, Trust, Checkpoint, Checkpoint]));

@@ -3,7 +3,7 @@
 //!
 //! A gap between shown leaves is cut into the largest subtrees of the tree that lie in it; one hash stands for each.
 
-use crate::{ids::NodeHash, tree};
+use crate::{ids::NodeHash, proof::Subtrees, tree};
 
 /// Most hashes that one gap can need: up one side of the tree and down the other.
 pub const GAP_MAX_HASHES: usize = 2 * 64;
@@ -49,6 +49,25 @@ pub fn subtrees(from: u64, to: u64, size: u64) -> impl Iterator<Item = (u64, u64
         at = start.checked_add(width)?;
         Some((start, at))
     })
+}
+
+/// The hashes that stand for the leaves `from` to `to` of a tree of `size` leaves.
+pub fn gap_hashes<S: Subtrees>(from: u64, to: u64, size: u64, tree: &S) -> Result<Vec<NodeHash>, S::Error> {
+    subtrees(from, to, size).map(|(from, to)| node_hash(from, to, tree)).collect()
+}
+
+/// The node over the leaves `from` to `to`, one of those that [`subtrees`] gives.
+fn node_hash<S: Subtrees>(from: u64, to: u64, tree: &S) -> Result<NodeHash, S::Error> {
+    let (mut end, mut rest, mut hash) = (to, to - from, None);
+    // Full subtrees from the right, the smallest first.
+    while rest > 0 {
+        let height = rest.trailing_zeros();
+        end -= 1 << height;
+        rest -= 1 << height;
+        let left = tree.subtree(height, end >> height)?;
+        hash = Some(hash.map_or(left, |right| tree::node(&left, &right)));
+    }
+    Ok(hash.unwrap_or_else(tree::empty))
 }
 
 impl SharedRoot {
@@ -119,9 +138,20 @@ impl SharedRoot {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    #[derive(Default)]
+    struct Seen(HashMap<(u64, u64), NodeHash>);
+
+    impl Nodes for Seen {
+        fn node(&mut self, from: u64, to: u64, hash: &NodeHash) {
+            assert_eq!(self.0.insert((from, to), *hash), None);
+        }
+    }
 
     /// The definition of RFC 6962 over the leaves `from` to `to`.
     fn root(leaves: &[NodeHash], from: u64, to: u64) -> NodeHash {
@@ -158,27 +188,21 @@ mod tests {
             let mut proof = Vec::new();
             by_definition(&leaves, &shown, 0, shown.len(), &mut proof);
             let mut streamed: Vec<NodeHash> = Vec::new();
-            let mut seen = std::collections::HashMap::new();
-            struct Seen<'a>(&'a mut std::collections::HashMap<(u64, u64), NodeHash>);
-            impl Nodes for Seen<'_> {
-                fn node(&mut self, from: u64, to: u64, hash: &NodeHash) {
-                    assert_eq!(self.0.insert((from, to), *hash), None);
-                }
-            }
+            let mut seen = Seen::default();
             let mut shared = SharedRoot::new(size);
             for (at, leaf) in (0..).zip(&leaves).filter(|(at, _)| shown[*at]) {
                 let gap: Vec<NodeHash> =
                     subtrees(shared.at(), at as u64, size).map(|(from, to)| root(&leaves, from, to)).collect();
                 streamed.extend(&gap);
-                shared.gap(at as u64, gap, &mut Seen(&mut seen)).unwrap();
-                shared.leaf(*leaf, &mut Seen(&mut seen));
+                shared.gap(at as u64, gap, &mut seen).unwrap();
+                shared.leaf(*leaf, &mut seen);
             }
             let gap: Vec<NodeHash> = subtrees(shared.at(), size, size).map(|(from, to)| root(&leaves, from, to)).collect();
             streamed.extend(&gap);
-            shared.gap(size, gap, &mut Seen(&mut seen)).unwrap();
+            shared.gap(size, gap, &mut seen).unwrap();
             prop_assert_eq!(streamed, proof);
-            prop_assert_eq!(shared.finish(&mut Seen(&mut seen)), Ok(root(&leaves, 0, size)));
-            for ((from, to), hash) in seen {
+            prop_assert_eq!(shared.finish(&mut seen), Ok(root(&leaves, 0, size)));
+            for ((from, to), hash) in seen.0 {
                 prop_assert_eq!(hash, root(&leaves, from, to));
             }
         }

@@ -22,19 +22,19 @@ use crate::{
     commitment::Committer,
     cursor::Cursor,
     hash,
-    ids::{ChainHash, Count, Epoch, NodeHash, ReceiptTime, SourceId},
-    note::Note,
+    ids::{ChainHash, Count, Epoch, NodeHash, Origin, ReceiptTime, SourceId},
+    note::{Note, VerifierKey},
     policy::{Judgement, Policy},
     proof,
     record::Part,
     record_proof::RecordLink,
     rotation::{LogKeys, Rotation},
-    statement::{self, counters::{CounterEntry, CounterKey, Counters}},
+    statement::{
+        self,
+        counters::{CounterEntry, CounterKey, Counters},
+    },
     tree,
 };
-
-/// Name of the source that the product writes its own records under.
-const OWN_SOURCE: &str = "journal";
 
 /// Sees what a file holds while it is verified. Nothing is proved before [`Verifier::finish`].
 pub trait Watch: Nodes {
@@ -211,7 +211,7 @@ impl Verifier {
             return Err(Finding::Origin(judgement.checkpoint.origin));
         }
         let checkpoint = checkpointed(&judgement, payload);
-        self.records = Records::new(checkpoint.size, chain::genesis(&origin), origin);
+        self.records = Records::new(checkpoint.size, origin, self.policy.officers());
         self.notes.push((checkpoint.size, Sha256::digest(payload).into()));
         self.checkpoint = Some(checkpoint);
         self.keys = Some(keys);
@@ -272,12 +272,7 @@ fn checkpointed(judgement: &Judgement<'_>, note: &[u8]) -> Checkpointed {
 }
 
 /// Whether a claimed run holds.
-fn verdict(
-    index: u8,
-    tally: &Tally,
-    proofs: &[CounterProof],
-    counters: Option<&Counters>,
-) -> Result<(), RunFault> {
+fn verdict(index: u8, tally: &Tally, proofs: &[CounterProof], counters: Option<&Counters>) -> Result<(), RunFault> {
     tally.finish()?;
     if !tally.run.reaches_end {
         return Ok(());
@@ -292,13 +287,14 @@ fn verdict(
 
 /// Follows the records of a file.
 struct Records {
-    origin: Option<crate::ids::Origin>,
+    origin: Option<Origin>,
     genesis: ChainHash,
     size: u64,
     shared: SharedRoot,
     committer: Committer,
     linker: blake3::Hasher,
     own_source: SourceId,
+    officers: Vec<VerifierKey>,
     tallies: Vec<Tally>,
     gone: Gone,
     counters: Option<Counters>,
@@ -320,7 +316,8 @@ impl Default for Records {
             shared: SharedRoot::new(0),
             committer: Committer::default(),
             linker: hash::CHAIN.hasher(),
-            own_source: SourceId::from_name(OWN_SOURCE),
+            officers: Vec::new(),
+            own_source: statement::journal_source(),
             tallies: Vec::new(),
             gone: Gone::default(),
             counters: None,
@@ -336,8 +333,15 @@ impl Default for Records {
 }
 
 impl Records {
-    fn new(size: u64, genesis: ChainHash, origin: crate::ids::Origin) -> Self {
-        Self { origin: Some(origin), genesis, size, shared: SharedRoot::new(size), ..Self::default() }
+    fn new(size: u64, origin: Origin, officers: &[VerifierKey]) -> Self {
+        Self {
+            genesis: chain::genesis(&origin),
+            origin: Some(origin),
+            officers: officers.to_vec(),
+            size,
+            shared: SharedRoot::new(size),
+            ..Self::default()
+        }
     }
 
     /// `u64 first sequence; [32] chain value before it; u8 number of hashes; the hashes of the gap before it; u32 records; records`
@@ -379,7 +383,7 @@ impl Records {
         let commitment = record.commitment(&mut self.committer);
         let link = RecordLink { previous: self.chain, envelope: *envelope, parts: record.links() };
         self.chain = chain::link(&mut self.linker, &self.chain, envelope, &commitment);
-        self.shared.leaf(tree::leaf(self.chain.as_bytes()), watch);
+        self.shared.leaf(tree::record_leaf(&self.chain), watch);
         self.time = envelope.receipt_time;
         self.next += 1;
         self.count += 1;
@@ -411,13 +415,11 @@ impl Records {
     /// Takes what the journal says about itself, where it is shown.
     fn statement(&mut self, record: &RecordView<'_>) -> Result<(), Finding> {
         let (Some(origin), Some(content)) = (&self.origin, record.shown(Part::Content)) else { return Ok(()) };
-        let Some(text) = statement::original(content).and_then(|text| std::str::from_utf8(text).ok()) else {
-            return Ok(());
-        };
+        let Some(text) = statement::original(content) else { return Ok(()) };
         if record.envelope.seq.get() + 1 == self.size {
-            self.counters = Counters::parse(text, origin).ok();
+            self.counters = std::str::from_utf8(text).ok().and_then(|text| Counters::parse(text, origin).ok());
         }
-        Ok(())
+        self.gone.statement(text, origin, &record.envelope, &self.officers)
     }
 
     /// `u8 number of hashes; the hashes of the gap after the last record`

@@ -283,7 +283,15 @@ mod tests {
         let swapped = [lines[..5].to_vec(), vec![lines[6], lines[5]]].concat().join("\n") + "\n";
         let upper = text.replace("abab", "ABAB");
         let longer = text.clone() + "source 00 1 1\n";
-        let bad = [&text[..text.len() - 1], &swapped, &upper, &longer, "", "sigillo counters v1\n", &text.replace(" 0 10", " 00 10")];
+        let bad = [
+            &text[..text.len() - 1],
+            &swapped,
+            &upper,
+            &longer,
+            "",
+            "sigillo counters v1\n",
+            &text.replace(" 0 10", " 00 10"),
+        ];
         for text in bad {
             assert!(Counters::parse(text, &origin).is_err(), "{text}");
         }

@@ -1,6 +1,6 @@
 //! A small journal in memory, and evidence made of it.
 
-use std::{convert::Infallible, ops::Range};
+use std::{convert::Infallible, fmt::Write, ops::Range};
 
 use sigillo_model::{
     chain,
@@ -8,10 +8,10 @@ use sigillo_model::{
     class::Class,
     commitment::Committer,
     envelope::{Envelope, Flags},
-    evidence::{About, CounterProof, PartBody, RecordBody, RecordView, Run, Seal, Tools, Writer, subtrees},
+    evidence::{About, CounterProof, PartBody, RecordBody, RecordView, Run, Seal, Tools, Writer, gap_hashes},
     ids::{
-        BatchSecret, ChainHash, Commitment, Count, Epoch, NodeHash, Origin, ReceiptTime, Seq, SourceId,
-        SourceSeq, TenantId,
+        BatchSecret, ChainHash, Commitment, Count, Epoch, NodeHash, Origin, ReceiptTime, Seq, SourceId, SourceSeq,
+        TenantId,
     },
     note::{KeyKind, Note, SigningKey},
     proof::{self, Subtrees},
@@ -55,7 +55,7 @@ pub(crate) fn recovery() -> SigningKey {
 pub(crate) fn trust() -> String {
     let mut text = format!("log {}\n", log_key().verifier());
     for number in 0..3 {
-        text += &format!("witness w{number} {}\n", witness(number).verifier());
+        writeln!(text, "witness w{number} {}", witness(number).verifier()).unwrap();
     }
     text += "group all 2 w0 w1 w2\nquorum all\n";
     for (word, key) in [
@@ -65,7 +65,7 @@ pub(crate) fn trust() -> String {
         ("officer", officer(1)),
         ("recovery", recovery()),
     ] {
-        text += &format!("{word} {}\n", key.verifier());
+        writeln!(text, "{word} {}", key.verifier()).unwrap();
     }
     text
 }
@@ -224,12 +224,14 @@ impl Journal {
 
     /// The hashes of a gap.
     pub(crate) fn gap(&self, from: u64, to: u64, size: u64) -> Vec<NodeHash> {
-        subtrees(from, to, size).map(|(from, to)| self.range_root(from, to)).collect()
+        gap_hashes(from, to, size, self).unwrap()
     }
 
     fn range_root(&self, from: u64, to: u64) -> NodeHash {
         let mut root = tree::RootBuilder::default();
-        self.leaves[usize::try_from(from).unwrap()..usize::try_from(to).unwrap()].iter().for_each(|leaf| root.push(*leaf));
+        self.leaves[usize::try_from(from).unwrap()..usize::try_from(to).unwrap()]
+            .iter()
+            .for_each(|leaf| root.push(*leaf));
         root.root()
     }
 }
@@ -289,7 +291,8 @@ impl<'a> Case<'a> {
         };
         let last = journal.size() - 1;
         let wanted = journal.records.iter().filter(|record| of(&record.envelope) || record.envelope.seq.get() == last);
-        let mut case = Self::of(journal, wanted.map(|record| record.envelope.seq.get()..record.envelope.seq.get() + 1).collect());
+        let mut case =
+            Self::of(journal, wanted.map(|record| record.envelope.seq.get()..record.envelope.seq.get() + 1).collect());
         let counters = journal.counters.as_ref().unwrap();
         let (index, entry) = counters.find(&key).unwrap();
         case.runs = vec![Run { key, from: 0, to: entry.next.get(), reaches_end: true, name: None }];
@@ -376,4 +379,3 @@ pub(crate) fn sections(file: &[u8]) -> Vec<(u8, usize, usize)> {
     }
     found
 }
-

@@ -30,14 +30,10 @@ fn records_are_proved_with_all_that_is_said_about_them() {
     assert_eq!(report.checkpoint.size, 300);
     assert_eq!(report.checkpoint.witnesses.len(), 2);
     assert!(report.checkpoint.quorum && report.checkpoint.quorum_time == Some(TIME + 10));
-    assert_eq!([0, 1, 19, 20, 200, 299].map(|seq| report.existed_by(seq).unwrap()), [
-        TIME - 90,
-        TIME - 80,
-        TIME - 80,
-        TIME - 70,
-        TIME + 10,
-        TIME + 10
-    ]);
+    assert_eq!(
+        [0, 1, 19, 20, 200, 299].map(|seq| report.existed_by(seq).unwrap()),
+        [TIME - 90, TIME - 80, TIME - 80, TIME - 70, TIME + 10, TIME + 10]
+    );
     assert_eq!(report.completeness(), Completeness::NotShownComplete(NotShown::NotClaimed));
     assert_eq!((report.hidden, report.removed, report.findings), (Hidden::default(), vec![], vec![]));
     assert_eq!((report.exporters, report.strangers), (vec![exporter().verifier().name().to_owned()], vec![]));
@@ -155,7 +151,9 @@ impl Watch for Seen {
 fn each_record_is_also_proved_alone() {
     let journal = Journal::with(77);
     let mut case = Case::of(&journal, vec![0..2, 20..33, 76..77]);
-    case.view = Box::new(|record| if record.envelope.seq.get() % 2 == 0 { record.view(2, false) } else { record.commitment_only(false) });
+    case.view = Box::new(|record| {
+        if record.envelope.seq.get() % 2 == 0 { record.view(2, false) } else { record.commitment_only(false) }
+    });
     let mut seen = Seen::default();
     let report = verify_with(&case.build(), &Policy::parse(journal::trust().as_bytes()).unwrap(), &mut seen).unwrap();
     assert_eq!(seen.links.len(), 16);
@@ -168,11 +166,64 @@ fn each_record_is_also_proved_alone() {
         let (mut from, mut to) = (0, 77);
         while to - from > 1 {
             let middle = from + (1 << (to - from - 1_u64).ilog2());
-            let (sibling, next) = if seq < middle { ((middle, to), (from, middle)) } else { ((from, middle), (middle, to)) };
+            let (sibling, next) =
+                if seq < middle { ((middle, to), (from, middle)) } else { ((from, middle), (middle, to)) };
             hashes.push(seen.nodes[&sibling]);
             (from, to) = next;
         }
         hashes.reverse();
         proof::verify_inclusion(&tree::leaf(value.as_bytes()), seq, 77, &hashes, &report.checkpoint.root).unwrap();
     }
+}
+
+#[test]
+fn statements_of_officers_explain_what_is_gone() {
+    use sigillo_model::{
+        class::Class,
+        entry::Gone,
+        statement::{Act, Erasure, Order, Purge, Retention},
+    };
+
+    let order = |act: &Act, signers: &[u8]| {
+        let text = Order::text(&journal::origin(), act);
+        let signatures = signers.iter().map(|number| journal::officer(*number).sign(&text).unwrap()).collect();
+        Note::new(text, signatures).unwrap().to_string()
+    };
+    let targets = vec![(3, Gone::part(Part::Content)), (4, Gone::RECORD)];
+    let erasure = Act::Erase(Erasure { basis: "Art. 17".into(), targets });
+    let keep = Act::Keep(Retention { class: Class::Service.retention(), keep_s: 0 });
+    let explained = |signers: &[u8], from: u64, to: u64, class: Class, gone_late: bool| {
+        let mut journal = Journal::with(20);
+        let mut say = |text: &str| {
+            journal.push("journal", "provider", Class::Journal, [None, None, Some(journal::content(text))]);
+        };
+        say(&order(&erasure, signers));
+        say(&order(&keep, signers));
+        // The minute of receipt must have ended.
+        (0..100).for_each(|_| say("idle"));
+        say(&Purge { from, to, class: class.retention(), retention: 21 }.text(&journal::origin()));
+        let size = journal.size();
+        let mut case = Case::of(&journal, vec![0..size]);
+        case.view = Box::new(move |record| match record.envelope.seq.get() {
+            3 => record.view(4, true),
+            4 | 10..15 => record.commitment_only(true),
+            seq if gone_late && seq == 19 => record.view(1, true),
+            _ => record.view(0, false),
+        });
+        let removed = verify(&case.build()).unwrap().removed;
+        removed.iter().map(|removed| (removed.from, removed.to, removed.explained)).collect::<Vec<_>>()
+    };
+    let service = Class::Service;
+    let (erased, purged) = (|by| [(3, 4, by), (4, 5, by)], |by| (10, 15, by));
+    let all = |erasures, purges| [erased(erasures).to_vec(), vec![purged(purges)]].concat();
+    assert_eq!(explained(&[0, 1], 10, 15, service, false), all(true, true));
+    // One officer alone, or the same one twice.
+    assert_eq!(explained(&[0], 10, 15, service, false), all(false, false));
+    assert_eq!(explained(&[1, 1], 10, 15, service, false), all(false, false));
+    // Another range, another class.
+    assert_eq!(explained(&[0, 1], 11, 15, service, false), all(true, false));
+    assert_eq!(explained(&[0, 1], 10, 14, service, false), all(true, false));
+    assert_eq!(explained(&[0, 1], 10, 15, Class::Panel, false), all(true, false));
+    // What nobody ordered.
+    assert_eq!(explained(&[0, 1], 10, 15, service, true).last(), Some(&(19, 20, false)));
 }

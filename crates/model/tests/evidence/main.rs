@@ -1,5 +1,7 @@
 //! Evidence files: what is proved, what is not, and that nothing altered passes.
 
+#![allow(clippy::single_range_in_vec_init, reason = "a file of one stretch of records")]
+
 mod attacks;
 mod completeness;
 mod golden;

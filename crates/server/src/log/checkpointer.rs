@@ -229,8 +229,8 @@ impl Checkpointer {
 
     /// Goes on publishing what was published before the start.
     async fn serve_kept(&mut self) -> Result<(), Stop> {
-        let (shelf, reader) = (self.parts.shelf.clone(), self.parts.journal.reader());
-        let bytes = spawn_blocking(move || match shelf.read() {
+        let (place, reader) = (self.parts.shelf.clone(), self.parts.journal.reader());
+        let bytes = spawn_blocking(move || match place.read() {
             Some(bytes) => Ok(Some(bytes)),
             None => Ok::<_, ReadError>(reader.newest_checkpoint()?.map(|kept| kept.note)),
         });
@@ -434,9 +434,9 @@ impl Checkpointer {
         let newest = self.newest.as_ref().map_or(0, |(head, ..)| head.size);
         self.waiting = (size < newest).then(Instant::now);
         metrics::gauge!("sigillo_checkpoint_published_size").set(precise(size));
-        let shelf = self.parts.shelf.clone();
+        let place = self.parts.shelf.clone();
         let on_shelf = Arc::clone(&note);
-        match spawn_blocking(move || shelf.write(&on_shelf)).await {
+        match spawn_blocking(move || place.write(&on_shelf)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the newest checkpoint could not be put beside the database"),
             Err(error) => tracing::error!(%error, "the newest checkpoint could not be put beside the database"),

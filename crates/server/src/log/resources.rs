@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use sigillo_journal::{ReadError, Reader};
-use sigillo_model::{ids::{ChainHash, NodeHash}, tile::TilePath};
+use sigillo_model::{
+    ids::{ChainHash, NodeHash},
+    tile::TilePath,
+};
 use tokio::{
     sync::Semaphore,
     task::{JoinError, spawn_blocking},
@@ -89,11 +92,11 @@ impl Resources {
         let permit = Arc::clone(&self.room).acquire_owned().await.map_err(|_| ResourceError::NotFound)?;
         let reader = self.reader.clone();
         // The permit goes along: a caller that goes away does not make room while its work goes on.
-        let made = spawn_blocking(move || {
-            let made = make(&reader);
+        let task = spawn_blocking(move || {
+            let outcome = make(&reader);
             drop(permit);
-            made
+            outcome
         });
-        Ok(made.await??)
+        Ok(task.await??)
     }
 }

@@ -1,7 +1,7 @@
 //! The Query service: searches and tails, each of them recorded.
 
 mod cursor;
-mod filter;
+pub(crate) mod filter;
 mod tail;
 
 use std::sync::Arc;

@@ -93,10 +93,8 @@ async fn every_receipt_is_signed_and_in_the_tree() {
     let (_, checkpoint) = server.covering(last).await;
     let mut log = server.log().await;
     for receipt in receipts.iter().step_by(40) {
-        let request = v1::GetInclusionRequest {
-            sequence: receipt.receipt.last().unwrap().get(),
-            size: checkpoint.size,
-        };
+        let request =
+            v1::GetInclusionRequest { sequence: receipt.receipt.last().unwrap().get(), size: checkpoint.size };
         let answer = log.get_inclusion(request).await.unwrap().into_inner();
         let entry = sigillo_model::ids::ChainHash::from_slice(&answer.entry).unwrap();
         let held = receipt.against(&checkpoint, &entry, &hashes(&answer.hashes).unwrap());

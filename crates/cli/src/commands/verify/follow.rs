@@ -230,10 +230,14 @@ impl<'a> Audit<'a> {
             self.connection = Some(connection);
             return Ok((walk::walked(&self.walker, 0), Outcome { verdict, accepted: None, remarks: had.missing }));
         }
-        if size == before && chain != walked_chain {
+        if size == before && size > 0 && chain != walked_chain {
             let from = self.walker.trust().map_or(0, Trust::proved);
             let fault = Fault::Noted { size, chain: walked_chain, found: Some(chain) };
             return Err(Stopped::Altered(Finding { from, to: size, fault }));
+        }
+        if before == 0 {
+            // What the journal succeeds is not in the trust file, and makes its genesis.
+            self.walker = Walker::whole(walk::genesis(&head)?).held_to(Trust::new(self.judge.policy.clone()));
         }
         if let Some(trust) = self.walker.trust_mut() {
             trust.look_again();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indicatif::ProgressBar;
 use sigillo_client::{ClientError, Code, Connection};
-use sigillo_journal::verify::{Demands, VerifyError, verify_against};
+use sigillo_journal::verify::{Demands, VerifyError, verify_demanding};
 use sigillo_model::{
     audit::{Fault, Finding, Holder, Shown, Trust, Walker},
     ids::{ChainHash, NodeHash, Origin},
@@ -12,6 +12,7 @@ use sigillo_model::{
     state::JournalState,
 };
 use sigillo_proto::{
+    head::head_origin,
     receipt::hashes,
     v1::{self, walk_response::Message},
 };
@@ -49,7 +50,7 @@ pub(super) fn local(dir: &Path, demands: Demands, bar: &ProgressBar) -> Result<W
         bar.set_length(progress.total);
         bar.set_position(progress.records);
     };
-    match verify_against(dir, demands, progress) {
+    match verify_demanding(dir, demands, progress) {
         Ok(report) => Ok(Walked {
             origin: report.origin,
             records: report.records,
@@ -161,9 +162,14 @@ pub(super) async fn expect(connection: &Connection, walker: &mut Walker, shown: 
 
 /// A walker at the beginning of the journal of a connection.
 pub(super) fn first(head: &v1::Head) -> Result<Walker, Failure> {
-    let origin = Origin::new(head.origin.clone()).map_err(|error| Failure::Unreadable(error.to_string()))?;
     // The head that the server gave must be met on the way.
-    Ok(Walker::whole(JournalState::genesis(origin)).meeting(head.size, chain_hash(head)?))
+    Ok(Walker::whole(genesis(head)?).meeting(head.size, chain_hash(head)?))
+}
+
+/// The state before the first record of the journal of a head.
+pub(super) fn genesis(head: &v1::Head) -> Result<JournalState, Failure> {
+    let origin = head_origin(head).map_err(|error| Failure::Unreadable(error.to_string()))?;
+    Ok(JournalState::genesis(origin))
 }
 
 /// What a walker has come to.

@@ -89,7 +89,7 @@ impl Acker {
                     told = Some(shown);
                     self.answers.send(Answer::Welcome(*welcome)).await
                 }
-                Item::Answer(answer) => self.answers.send(answer).await,
+                Item::Answer(answer) => self.answers.send(*answer).await,
                 Item::Batch(batch) => self.acknowledge(*batch).await,
                 Item::End(answer, status) => {
                     self.end(answer, status).await;

@@ -155,7 +155,7 @@ enum Item {
     /// Answer this, and tell of checkpoints that are newer than what it tells of.
     Welcome(Box<v1::Welcome>, news::Told),
     /// Answer this.
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// Wait until the batch is durable, then acknowledge it.
     Batch(Box<InFlight>),
     /// Answer this, if anything, and end the stream with this status.

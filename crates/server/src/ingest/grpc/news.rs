@@ -5,6 +5,8 @@ use std::time::Duration;
 use sigillo_model::{checkpoint::Checkpoint, note::Note};
 use sigillo_proto::v1::{self, CheckpointState};
 
+use tonic::Status;
+
 use crate::log::{Published, Resources};
 
 /// How often a stream is told of a newer checkpoint, at most.
@@ -24,18 +26,19 @@ pub(super) struct Shown {
     pub(super) told: Told,
 }
 
-/// The newest checkpoint for a sender that remembers this one, or says that it does.
-pub(super) async fn welcome(resources: &Resources, origin: &str, remembered: &[u8]) -> (Shown, Told) {
+/// The newest checkpoint for a sender that says to remember this one.
+///
+/// Without the proof the sender would take us for a fork, so where none can be made the stream ends instead.
+pub(super) async fn welcome(resources: &Resources, origin: &str, remembered: &[u8]) -> Result<Shown, Status> {
     let remembered = Told { size: size_of(origin, remembered), quorum: true };
-    let nothing = Shown { note: Vec::new(), consistency: Vec::new(), told: remembered };
-    let Some(newest) = resources.log().newest() else { return (nothing, remembered) };
-    // A proof that can't be made is one that the sender will miss: it is told why there is none by nothing better.
-    let shown = show(resources, remembered, &newest).await.unwrap_or_else(|| Shown {
-        note: newest.note.to_vec(),
-        ..nothing
-    });
-    let told = shown.told;
-    (shown, told)
+    let Some(newest) = resources.log().newest() else {
+        return Ok(Shown { note: Vec::new(), consistency: Vec::new(), told: remembered });
+    };
+    show(resources, remembered, &newest).await.ok_or_else(|| {
+        Status::unavailable(
+            "the journal can't show that it continues the checkpoint you remember: its operator must act",
+        )
+    })
 }
 
 /// What a sender that was told this much should know now.

@@ -95,7 +95,7 @@ impl Receiver {
             biased;
             () = self.peer.closing.cancelled() => {
                 let drain = Answer::Drain(v1::Drain { reconnect_ms: RECONNECT_MS });
-                let _ = self.queue.send(Item::Answer(drain)).await;
+                let _ = self.queue.send(Item::Answer(Box::new(drain))).await;
                 return Ok(None);
             }
             message = timeout(IDLE_TIMEOUT, self.requests.message()) => message.map_err(|_| {
@@ -120,7 +120,8 @@ impl Receiver {
             return Err(Status::failed_precondition(message).into());
         }
         let origin = self.shared.journal.origin().as_str();
-        let (shown, told) = news::welcome(&self.shared.log, origin, &hello.checkpoint).await;
+        let shown = news::welcome(&self.shared.log, origin, &hello.checkpoint).await?;
+        let told = shown.told;
         let state = self.shared.journal.source(self.source.id);
         let welcome = v1::Welcome {
             origin: origin.into(),
