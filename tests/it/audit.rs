@@ -57,7 +57,10 @@ fn an_auditor_notices_that_all_was_written_anew() {
     let (memory, state) = (path("memory"), path("state"));
     let (code, verdict) = verify(dir, &["--remember", &memory]);
     assert_eq!((code, &verdict["verdict"]), (Some(0), &"intact".into()), "{verdict}");
-    assert!(verdict["checkpoint_size"].as_u64().unwrap() > 0 && fs::read_dir(&memory).unwrap().count() == 1, "{verdict}");
+    assert!(
+        verdict["checkpoint_size"].as_u64().unwrap() > 0 && fs::read_dir(&memory).unwrap().count() == 1,
+        "{verdict}"
+    );
     let (code, verdict) = verify(dir, &["--state", &state]);
     assert_eq!(code, Some(0), "{verdict}");
     let walked = verdict["records"].as_u64().unwrap();
@@ -93,7 +96,18 @@ impl Audit {
         let state = home.join("state");
         let child = Command::new(binary("sigillo").unwrap())
             .current_dir(dir)
-            .args(["--config", "sigillo.toml", "verify", "--follow", "--every", "1", "--grace", "2", "--reason", "audit"])
+            .args([
+                "--config",
+                "sigillo.toml",
+                "verify",
+                "--follow",
+                "--every",
+                "1",
+                "--grace",
+                "2",
+                "--reason",
+                "audit",
+            ])
             .args(["--policy", "trust.txt", "-o", "json", "--metrics", &metrics.to_string(), "--state"])
             .arg(&state)
             .stdout(Stdio::piped())

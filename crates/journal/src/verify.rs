@@ -381,7 +381,8 @@ fn expect_kept(
     while let Some(pair) = kept.next_if(is_near) {
         let kept = KeptCheckpoint::read(pair.map_err(|error| at(size, &error))?);
         let kept = kept.map_err(|error| altered(size, size, error.to_string()))?;
-        let wrong = |what: String| altered(size, kept.size, format!("the checkpoint kept for {} records: {what}", kept.size));
+        let wrong =
+            |what: String| altered(size, kept.size, format!("the checkpoint kept for {} records: {what}", kept.size));
         let note = Note::parse(&kept.note).map_err(|error| wrong(error.to_string()))?;
         let shown = Shown::new(note, Holder::Journal).map_err(|error| wrong(error.to_string()))?;
         let stated = shown.checkpoint();

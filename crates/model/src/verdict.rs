@@ -114,13 +114,15 @@ fn coverage(trust: &Trust, walked: u64) -> Vec<String> {
     let mut told = Vec::new();
     if trust.newest().is_none() {
         told.push(
-            "no checkpoint covers the records: that nobody has written all of them anew rests on the provider's word".to_owned(),
+            "no checkpoint covers the records: that nobody has written all of them anew rests on the provider's word"
+                .to_owned(),
         );
     } else if signed < walked {
         told.push(format!("records from {signed} on are not yet under a checkpoint"));
     }
     if cosigned < signed && trust.policy().asks_for_witnesses() {
-        let from = if cosigned == 0 { "no record is".to_owned() } else { format!("records from {cosigned} on are not") };
+        let from =
+            if cosigned == 0 { "no record is".to_owned() } else { format!("records from {cosigned} on are not") };
         told.push(format!("{from} under a checkpoint with the quorum that the trust file asks for"));
     }
     told

@@ -281,7 +281,8 @@ async fn once(
         None => {
             let (connection, guard) = global.connect_guarded().await?;
             if let (Some(judge), Some(guard)) = (&judge, &guard)
-                && let Ok(shown) = views::read(&guard.remembered(), Holder::Remembered("of this account".into()), &judge.origin)
+                && let Ok(shown) =
+                    views::read(&guard.remembered(), Holder::Remembered("of this account".into()), &judge.origin)
             {
                 had.shown.push(shown);
             }

@@ -51,7 +51,8 @@ impl Statement<'_> {
 
     /// Compares a counters record with the numbers of the walk right after it. `before` is the state before its entry.
     pub(super) fn check_counters(&self, before: &JournalState, entry: &Entry<'_>) -> Result<(), Fault> {
-        let wrong = |what: String| Fault::Derived(format!("the counters record says what the records do not give: {what}"));
+        let wrong =
+            |what: String| Fault::Derived(format!("the counters record says what the records do not give: {what}"));
         let stated = Counters::parse(self.text, &before.origin).map_err(|error| wrong(error.to_string()))?;
         let tree = CounterTree::build(stated.salt, standing(before, entry, self.index + 1));
         for change in &stated.changes {

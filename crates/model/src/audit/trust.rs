@@ -294,9 +294,12 @@ impl Trust {
         for shown in shown {
             let size = shown.checkpoint.size;
             let judged = self.keys.check(&shown.note).map_err(|error| error.to_string()).and_then(|judgement| {
-                let has_cosigned = |name: &String| judgement.cosignatures.iter().any(|(word, _)| word.to_string() == *name);
+                let has_cosigned =
+                    |name: &String| judgement.cosignatures.iter().any(|(word, _)| word.to_string() == *name);
                 match &shown.by {
-                    Holder::Witness(name) if !has_cosigned(name) => Err("it lacks the witness's own cosignature".to_owned()),
+                    Holder::Witness(name) if !has_cosigned(name) => {
+                        Err("it lacks the witness's own cosignature".to_owned())
+                    }
                     Holder::View(_) if judgement.cosignatures.is_empty() => {
                         Err("no witness of the trust file has cosigned it".to_owned())
                     }
@@ -311,7 +314,9 @@ impl Trust {
                     valid.push(shown);
                 }
                 Err(error) if shown.by == Holder::Journal => {
-                    let what = format!("the checkpoint kept for {size} records is not one of this log by the trust file: {error}");
+                    let what = format!(
+                        "the checkpoint kept for {size} records is not one of this log by the trust file: {error}"
+                    );
                     return Err(Finding { from: self.proved, to: size, fault: Fault::Derived(what) });
                 }
                 Err(error) if matches!(shown.by, Holder::Remembered(_)) => {

@@ -34,7 +34,10 @@ impl Cosigner {
         let wrong = |what: &dyn std::fmt::Display| Failure::Usage(format!("auditor's key {}: {what}", path.display()));
         let mode = fs::metadata(path).map_err(|error| wrong(&error))?.mode();
         if mode & 0o077 != 0 {
-            let what = format!("others may read or write it (mode {:o}): run `chmod 600` on it, or make a new one", mode & 0o777);
+            let what = format!(
+                "others may read or write it (mode {:o}): run `chmod 600` on it, or make a new one",
+                mode & 0o777
+            );
             return Err(wrong(&what));
         }
         let mut text = zeroize::Zeroizing::new(String::new());
@@ -56,7 +59,8 @@ impl Cosigner {
         if self.done.as_deref() == Some(judged.note.text()) {
             return Ok(());
         }
-        let cannot = |error: &dyn std::fmt::Display| Failure::Unreadable(format!("the checkpoint can't be cosigned: {error}"));
+        let cannot =
+            |error: &dyn std::fmt::Display| Failure::Unreadable(format!("the checkpoint can't be cosigned: {error}"));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| cannot(&error))?.as_secs();
         let text = judged.note.text();
         let signature = self.key.cosign(text, now).map_err(|error| cannot(&error))?;

@@ -114,7 +114,9 @@ impl<'a> Audit<'a> {
         let state = match file.load()? {
             Some(saved) if saved.state.origin.as_str() != judge.origin => {
                 let (kept, expected) = (&saved.state.origin, &judge.origin);
-                return Err(Failure::Usage(format!("--state is of the journal {kept}, the trust file is for {expected}")));
+                return Err(Failure::Usage(format!(
+                    "--state is of the journal {kept}, the trust file is for {expected}"
+                )));
             }
             Some(Saved { state, rotations, accepted }) => {
                 kept.clone_from(&accepted);
@@ -198,7 +200,12 @@ impl<'a> Audit<'a> {
         service::age(Some(time), now);
         let cosigned = self.walker.trust()?.cosigned()?.checkpoint.size;
         let have = self.walker.state().size;
-        (now > time.saturating_add(STALE_AFTER_S)).then_some(Verdict::Stale(Stale::Old { have, known: cosigned, time, now }))
+        (now > time.saturating_add(STALE_AFTER_S)).then_some(Verdict::Stale(Stale::Old {
+            have,
+            known: cosigned,
+            time,
+            now,
+        }))
     }
 
     fn quorum_time(&self) -> Option<u64> {
@@ -221,7 +228,8 @@ impl<'a> Audit<'a> {
         let (size, chain) = (head.size, chain_hash(&head)?);
         let (before, walked_chain) = (self.walker.state().size, self.walker.state().chain);
         if head.origin != self.judge.origin {
-            let what = format!("the server has the journal {}, the trust file is for {}", head.origin, self.judge.origin);
+            let what =
+                format!("the server has the journal {}, the trust file is for {}", head.origin, self.judge.origin);
             return Err(Failure::Usage(what).into());
         }
         if size < before {

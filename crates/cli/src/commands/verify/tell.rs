@@ -86,7 +86,9 @@ fn as_text(walked: &Walked, outcome: &Outcome, took: Duration) -> String {
     let figures = format!("{records} records, {bytes} bytes, {:.2} s", took.as_secs_f64());
     let first = match &outcome.verdict {
         Verdict::Stale(stale) => format!("stale: {}\nwalked  {figures}, all in order", escape(stale.to_string())),
-        Verdict::Unmet => format!("intact: {figures}; but no checkpoint has the quorum of witnesses that the trust file asks for"),
+        Verdict::Unmet => {
+            format!("intact: {figures}; but no checkpoint has the quorum of witnesses that the trust file asks for")
+        }
         Verdict::Intact | Verdict::Altered(_) => format!("intact: {figures}"),
     };
     let mut text = format!("{first}\norigin  {}\nchain   {chain}\n", escape(origin.as_str()));
@@ -199,7 +201,10 @@ mod tests {
         );
         assert!(told(Verdict::Unmet, Format::Text).starts_with("intact: 12 records"));
         let stale = || Verdict::Stale(Stale::Shorter { have: 12, known: 20, by: Holder::Witness("w".into()) });
-        assert!(told(stale(), Format::Text).starts_with("stale: the journal has 12 records, but the view of witness w shows"));
+        assert!(
+            told(stale(), Format::Text)
+                .starts_with("stale: the journal has 12 records, but the view of witness w shows")
+        );
         let json: Value = serde_json::from_str(&told(stale(), Format::Json)).unwrap();
         assert_eq!((&json["size"], &json["known_size"]), (&json!(12), &json!(20)), "{json}");
         let old = told(Verdict::Stale(Stale::Old { have: 12, known: 9, time: 100, now: 1_000 }), Format::Text);

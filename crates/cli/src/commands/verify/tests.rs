@@ -224,11 +224,15 @@ async fn a_quorum_that_is_not_met() {
     case.keep(&note(&log(), &[witness(12)], 9, case.root(9))).await;
     let (code, said) = case.verify(&[]).await;
     assert_eq!((code, &said["verdict"]), (6, &"unmet".into()), "{said}");
-    // The witness's own view completes it: the two notes are one.
-    let mut case = Case::new(&WORDS).await;
-    case.keep(&note(&log(), &[witness(12)], 9, case.root(9))).await;
-    let view = case.file("view", &case.cosigned(9).to_bytes());
-    assert_eq!(case.verify(&["--witness-view", &view]).await.0, 0);
+    // Where both are asked for, each shows its own cosignature: the two notes are one.
+    for (of_view, expected) in [(11, 0), (12, 6)] {
+        let mut case = Case::new(&WORDS).await;
+        case.keep(&note(&log(), &[witness(12)], 9, case.root(9))).await;
+        let view = case.file("view", &note(&log(), &[witness(of_view)], 9, case.root(9)).to_bytes());
+        let both = case.file("both", trust().replace("quorum w1", "group both all w1 w2\nquorum both").as_bytes());
+        let (code, said) = case.verify(&["--policy", &both, "--witness-view", &view]).await;
+        assert_eq!(code, expected, "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,7 +278,8 @@ async fn a_rewritten_journal_is_found_by_who_remembers() {
     // All that follows from the records was computed anew, and the genuine checkpoints were dropped.
     let mut case = Case::new(&rewritten()).await;
     case.close().await;
-    let without = Cli::try_parse_from(["sigillo", "verify", "--db", case.home.path().join("db").to_str().unwrap()]).unwrap();
+    let without =
+        Cli::try_parse_from(["sigillo", "verify", "--db", case.home.path().join("db").to_str().unwrap()]).unwrap();
     let Command::Verify(args) = without.command else { panic!("not verify") };
     assert_eq!(look(&args, &without.global, None).await.unwrap().0, 0, "by itself it fits");
     let files: Vec<String> =
@@ -283,7 +288,11 @@ async fn a_rewritten_journal_is_found_by_who_remembers() {
     let (code, said) = case.verify(&all).await;
     assert_eq!((code, &said["from"], &said["to"]), (1, &3.into(), &5.into()), "{said}");
     let (code, said) = case.verify(&["--witness-view", &files[2]]).await;
-    assert_eq!((code, &said["from"], &said["to"], &said["misconduct"]), (1, &0.into(), &9.into(), &false.into()), "{said}");
+    assert_eq!(
+        (code, &said["from"], &said["to"], &said["misconduct"]),
+        (1, &0.into(), &9.into(), &false.into()),
+        "{said}"
+    );
     // The checkpoints that the journal itself keeps are as good.
     let mut case = Case::new(&rewritten()).await;
     case.keep(&notes[0]).await;
@@ -323,7 +332,8 @@ async fn strangers_checkpoints() {
     let file = case.file("seen", &note(&stranger, &[], 4, case.root(4)).to_bytes());
     let failure = case.try_verify(&["--remembered", &file]).await.unwrap_err();
     assert_eq!(failure.exit_code(), Some(3), "{failure}");
-    let other = case.file("other", b"log.example\n1\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n\xe2\x80\x94 x AAAAAAA=\n");
+    let other = case
+        .file("other", b"log.example\n1\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n\xe2\x80\x94 x AAAAAAA=\n");
     assert!(case.try_verify(&["--remembered", &other]).await.unwrap_err().to_string().contains("log.example"));
     let foreign = case.file("foreign", trust().replace(ORIGIN, "other.test").as_bytes());
     assert_eq!(case.try_verify(&["--policy", &foreign]).await.unwrap_err().exit_code(), Some(2));
@@ -336,9 +346,12 @@ async fn a_key_that_was_changed() {
         let text = Rotation { origin: Origin::new(ORIGIN).unwrap(), size: 9, key: new.verifier().clone() }.text();
         Note::new(text.clone(), vec![by.sign(&text).unwrap()]).unwrap().to_string()
     };
-    for (rotated_by, signed_by, expected) in
-        [(recovery(), &new, 0), (log(), &new, 1), (recovery(), &log(), 1), (recovery(), &key(ORIGIN, KeyKind::Log, 3), 1)]
-    {
+    for (rotated_by, signed_by, expected) in [
+        (recovery(), &new, 0),
+        (log(), &new, 1),
+        (recovery(), &log(), 1),
+        (recovery(), &key(ORIGIN, KeyKind::Log, 3), 1),
+    ] {
         let mut case = Case::new(&WORDS).await;
         case.keep(&case.cosigned(9)).await;
         case.state(&rotation(&rotated_by)).await;

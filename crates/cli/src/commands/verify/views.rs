@@ -108,7 +108,9 @@ impl Views {
 
     fn ask(&mut self, by: Holder, url: &str, roots: Option<&Roots>) -> Result<(), Failure> {
         let usage = |error: sigillo_http::HttpError| {
-            Failure::Usage(format!("{by}: {error}. Name authorities with --witness-ca, or leave witnesses out with --no-witness-view"))
+            Failure::Usage(format!(
+                "{by}: {error}. Name authorities with --witness-ca, or leave witnesses out with --no-witness-view"
+            ))
         };
         let link = Url::parse(url).and_then(|url| Link::new(url, roots.cloned(), PATIENCE)).map_err(usage)?;
         // The read side of the witness: its newest checkpoint of a log, by the hash of the log's origin.

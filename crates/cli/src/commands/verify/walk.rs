@@ -67,7 +67,9 @@ pub(super) fn local(dir: &Path, demands: Demands, bar: &ProgressBar) -> Result<W
 /// The checkpoints that the server shows: the newest that it signed, and the newest that is cosigned as its policy asks.
 pub(super) async fn served(connection: &Connection, origin: &str) -> Result<(Vec<Shown>, Vec<String>), Failure> {
     let (mut shown, mut missing) = (Vec::new(), Vec::new());
-    for checkpoint in [connection.newest_checkpoint().await?, connection.served_checkpoint().await?].into_iter().flatten() {
+    for checkpoint in
+        [connection.newest_checkpoint().await?, connection.served_checkpoint().await?].into_iter().flatten()
+    {
         match views::read(&checkpoint.note, Holder::Server, origin) {
             Ok(note) => shown.push(note),
             Err(what) => missing.push(format!("the checkpoint that the server shows can't be read: {what}")),
@@ -150,7 +152,11 @@ pub(super) async fn expect(connection: &Connection, walker: &mut Walker, shown: 
                     old.size,
                     old.root
                 );
-                return Err(Stopped::Altered(Finding { from: proved.min(old.size), to: old.size, fault: Fault::Derived(what) }));
+                return Err(Stopped::Altered(Finding {
+                    from: proved.min(old.size),
+                    to: old.size,
+                    fault: Fault::Derived(what),
+                }));
             }
         }
         if let Some(trust) = walker.trust_mut() {
