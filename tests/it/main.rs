@@ -1,6 +1,7 @@
 //! End-to-end tests on the real binaries, and of the house they live in. One module a subject.
 
 mod agent;
+mod audit;
 mod backup;
 mod drills;
 mod evidence;

@@ -41,6 +41,11 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Whether it may pass by itself: no connection, a server that fails, an end that did not come.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.exit_code() == Some(EXIT_UNREADABLE)
+    }
+
     /// The code to end with; `None` when whoever read our output has gone, which is no failure (`sigillo query | head`).
     pub(crate) fn exit_code(&self) -> Option<u8> {
         match self {

@@ -76,6 +76,11 @@ impl GlobalArgs {
         Ok((Connection::open(&endpoint).await?, guard))
     }
 
+    /// The trust file that options or configuration name.
+    pub(crate) fn trust(&self) -> Result<Option<PathBuf>, Failure> {
+        Ok(self.endpoint()?.trust)
+    }
+
     fn endpoint(&self) -> Result<Endpoint, Failure> {
         if let (Some(url), Some(ca), Some(cert), Some(key)) = (&self.server, &self.ca, &self.cert, &self.key) {
             let (url, ca, cert, key) = (url.clone(), ca.clone(), cert.clone(), key.clone());

@@ -48,7 +48,8 @@ Exit codes:
   2  the command line or the configuration is wrong
   3  no connection, a server that fails, or something that can't be read to its end
   4  the server refused
-  5  stale: the server shows an older checkpoint than the one remembered";
+  5  stale: the server shows an older state than the one remembered; verify: not the newest
+  6  verify: in order, but the trust file's quorum of witnesses is not met";
 
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {

@@ -32,6 +32,7 @@ pub mod statement;
 pub mod tile;
 pub mod tlog_proof;
 pub mod tree;
+pub mod verdict;
 
 mod cursor;
 mod hash;
