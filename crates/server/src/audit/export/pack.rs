@@ -1,6 +1,9 @@
 //! Writes the chosen records with their proofs.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use sha2::{Digest, Sha256};
 use sigillo_journal::{Direction, ReadError, StoredEntry, TreeReader};
@@ -14,10 +17,12 @@ use sigillo_model::{
     ids::ChainHash,
     note::Note,
     record::{Part, Record},
+    rotation::{self, Rotation},
+    statement,
 };
 use tonic::Status;
 
-use super::{Export, Stop, choose::Chosen};
+use super::{Export, Stop, choose::Chosen, counters::own_texts};
 
 /// Written bytes are handed on when there are so many.
 const PIECE_BYTES: usize = 64 << 10;
@@ -28,6 +33,9 @@ const EARLIER_MAX: usize = 1_000;
 pub(super) fn pack(export: &mut Export, chosen: &[Chosen]) -> Result<u64, Stop> {
     let tree = export.journal.tree(export.end.size)?;
     let mut writer = Writer::new(&export.about, &export.trust.to_bytes())?;
+    for note in rotations(export)? {
+        writer.rotation(&note)?;
+    }
     writer.checkpoint(&export.end.note)?;
     earlier(export, chosen, &tree, &mut writer)?;
     if let (Some((key, name)), Some((entry, _))) = (&export.wish.run, &export.end.proof) {
@@ -50,6 +58,26 @@ pub(super) fn pack(export: &mut Export, chosen: &[Chosen]) -> Result<u64, Stop> 
     }
     export.give(writer.take())?;
     Ok(chosen.len() as u64)
+}
+
+/// The notes by which the recovery key has changed the log's key, by size: for readers whose trust file knows an older key.
+fn rotations(export: &Export) -> Result<Vec<Vec<u8>>, Stop> {
+    let recovery = export.trust.recovery();
+    let mut found = BTreeMap::new();
+    // The trust file names every key that a rotation has named: with one key there was none.
+    if recovery.is_empty() || export.trust.logs().len() < 2 {
+        return Ok(Vec::new());
+    }
+    for stored in export.journal.source_entries_newest_first(statement::journal_source()) {
+        own_texts(&stored?, |_, text| {
+            let note = text.starts_with(rotation::HEADER.as_bytes()).then(|| Note::parse(text).ok()).flatten();
+            let verified = note.and_then(|note| Rotation::verify(&note, &export.origin, recovery).ok());
+            if let Some(rotation) = verified {
+                found.insert(rotation.size, text.to_vec());
+            }
+        })?;
+    }
+    Ok(found.into_values().collect())
 }
 
 /// The earliest kept checkpoints that cover the chosen records, and those that were asked for, each with its consistency.
