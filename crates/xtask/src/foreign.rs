@@ -1,4 +1,4 @@
-//! Programs of others that judge our logs: built from `tests/foreign`, whose go.mod and go.sum fix what they are.
+//! Programs of others that judge our logs: built from `tests/foreign`, where go.mod, go.sum and requirements.txt fix what they are.
 
 use std::{
     fs,
@@ -25,23 +25,48 @@ const SETS: [Set; 2] = [
     Set { module: "torchwood", packages: &["./..."], tests: "foreign_torchwood_" },
 ];
 
+/// The tests that need the Python package, and the versions of Python that it runs on.
+const PYTHON_TESTS: &str = "foreign_python_";
+const PYTHONS: [&str; 4] = ["python3", "python3.12", "python3.13", "python3.14"];
+
 /// Builds what can be built into `out`; returns how the names of the tests begin that can be run now. Says loudly what is left out.
 pub(crate) fn provide(root: &Path, out: &Path) -> Vec<&'static str> {
-    let go = match find_go() {
-        Ok(go) => go,
-        Err(error) => {
-            eprintln!("xtask: SKIPPED: all checks against programs of others: {error:#}");
-            return Vec::new();
-        }
-    };
     let mut sets = Vec::new();
-    for set in &SETS {
-        match build(&go, &root.join("tests/foreign").join(set.module), set.packages, out) {
-            Ok(()) => sets.push(set.tests),
-            Err(error) => eprintln!("xtask: SKIPPED: tests {}*: {error:#}", set.tests),
+    let mut keep = |tests: &'static str, provided: Result<()>| match provided {
+        Ok(()) => sets.push(tests),
+        Err(error) => eprintln!("xtask: SKIPPED: tests {tests}*: {error:#}"),
+    };
+    let sources = root.join("tests/foreign");
+    match find_go() {
+        Ok(go) => {
+            for set in &SETS {
+                keep(set.tests, build(&go, &sources.join(set.module), set.packages, out));
+            }
         }
+        Err(error) => eprintln!("xtask: SKIPPED: all checks with Go programs: {error:#}"),
     }
+    keep(PYTHON_TESTS, install_python(&sources.join("requirements.txt"), &out.join("python")));
     sets
+}
+
+/// Makes a virtual environment with the packages, or completes one.
+fn install_python(requirements: &Path, environment: &Path) -> Result<()> {
+    let is_fit = |python: &str| {
+        let check = "import sys, venv; sys.exit(sys.version_info < (3, 12))";
+        run(Command::new(python).args(["-c", check]).stderr(Stdio::null())).is_ok()
+    };
+    let python =
+        PYTHONS.into_iter().find(|python| is_fit(python)).context("Python 3.12 or later, with venv, is needed")?;
+    run(Command::new(python).args(["-m", "venv"]).arg(environment))?;
+    run(Command::new(environment.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check", "--requirement"])
+        .arg(requirements))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("{command:?} could not be started"))?;
+    ensure!(status.success(), "{command:?} failed ({status})");
+    Ok(())
 }
 
 fn find_go() -> Result<PathBuf> {
@@ -72,19 +97,14 @@ fn build(go: &Path, module: &Path, packages: &[&str], out: &Path) -> Result<()> 
     // With a slash at its end Go takes it for a folder.
     folder.push("/");
     eprintln!("xtask: go build {} in {}", packages.join(" "), module.display());
-    let status = Command::new(go)
+    run(Command::new(go)
         .current_dir(module)
         .args(["build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-o"])
         .arg(folder)
         .args(packages)
         // A module may ask for a newer Go than is installed.
         .env("GOTOOLCHAIN", "auto")
-        .env_remove("GOFLAGS")
-        .stdin(Stdio::null())
-        .status()
-        .context("go could not be started")?;
-    ensure!(status.success(), "`go build` failed ({status}): its modules may be out of reach");
-    Ok(())
+        .env_remove("GOFLAGS"))
 }
 
 #[cfg(test)]

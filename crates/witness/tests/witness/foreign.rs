@@ -301,3 +301,40 @@ fn foreign_torchwood_reads_trust_files_and_proofs_as_we_do() {
         }
     }
 }
+
+#[test]
+#[ignore = "needs the programs of tests/foreign: cargo xtask test"]
+fn foreign_python_follows_our_log_and_its_witness() {
+    let witness = SigningKey::from_seed("witness.example/w1", KeyKind::Cosigner, &[8; 32]).unwrap();
+    let (old, new, fork) = (published(100), published(300), tempfile::tempdir().unwrap());
+    Log::new(ORIGIN, 1, 300).publish(fork.path(), 300);
+    for dir in [&old, &new, &fork] {
+        let path = dir.path().join("checkpoint");
+        let mut note = Note::parse(&fs::read(&path).unwrap()).unwrap();
+        note.add(witness.cosign(note.text(), 1_700_000_000).unwrap()).unwrap();
+        fs::write(path, note.to_bytes()).unwrap();
+    }
+    let (log_key, witness_key) = (log_key(ORIGIN).verifier().to_string(), witness.verifier().to_string());
+    let judge = |command: &str, quorum: &str, arguments: &[&str]| {
+        let keys = ["--log-key", &log_key, "--witness-key", &witness_key, "--quorum", quorum];
+        judge("python/bin/aics-tlog", &[&[command], keys.as_slice(), arguments].concat())
+    };
+    let path = |dir: &tempfile::TempDir, name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (newest, tiles) = (path(&new, "checkpoint"), path(&new, ""));
+    let output = judge("verify-checkpoint", "1", &["--note", &newest]);
+    assert!(output.status.success(), "{}", said(&output));
+    // 1: it does not hold; 2 would be a mistake on the command line.
+    assert_eq!(judge("verify-checkpoint", "2", &["--note", &newest]).status.code(), Some(1));
+
+    let grown = |old: &tempfile::TempDir| {
+        let old = path(old, "checkpoint");
+        judge("verify-consistency", "1", &["--old-checkpoint", &old, "--checkpoint", &newest, "--tiles", &tiles])
+    };
+    let output = grown(&old);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(grown(&fork).status.code(), Some(1));
+
+    let changed = fs::read_to_string(&newest).unwrap().replace("\n300\n", "\n301\n");
+    fs::write(&newest, changed).unwrap();
+    assert_eq!(judge("verify-checkpoint", "1", &["--note", &newest]).status.code(), Some(1));
+}
