@@ -275,7 +275,7 @@ pub struct Reduction {
     pub payload_bytes: u64,
 }
 
-impl<'a> Entry<'a> {
+impl Entry<'_> {
     /// What it holds of each record, in order. `block` is [`Entry::block`].
     pub fn held<'b>(&'b self, block: &Block<'b>) -> HeldRecords<'b> {
         let salts = match &self.salts {

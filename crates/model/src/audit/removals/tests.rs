@@ -212,7 +212,7 @@ fn forged_orders_explain_nothing() {
     let mut other_text = Note::parse(&signed(&erasure(&[(4, Gone::RECORD)]), &[ada.clone(), ben.clone()])).unwrap();
     other_text = Note::new(Order::text(&origin(), &act), other_text.signatures().to_vec()).unwrap();
     let forged = [
-        ("one officer", signed(&act, &[ada.clone()])),
+        ("one officer", signed(&act, std::slice::from_ref(&ada))),
         ("the same officer twice", signed(&act, &[ada.clone(), ada.clone()])),
         ("an unknown key", signed(&act, &[ada.clone(), eve.clone()])),
         ("an unknown key in an officer's name", signed(&act, &[ada, officer("ben", 9)])),
