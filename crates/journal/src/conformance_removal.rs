@@ -187,8 +187,7 @@ fn frames(bytes: &[u8]) -> Vec<Vec<u8>> {
 fn marker(batch: u8, index: u32, part: Part) -> String {
     let mut committer = Committer::default();
     let salt = committer.salt(&BatchSecret::new([batch; 32]), index, part);
-    let digits: String = salt[..20].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{part:?}-{digits}")
+    format!("{part:?}-{}", hex::encode(&salt[..20]))
 }
 
 fn secret(batch: u8) -> BatchSecret {
@@ -353,6 +352,10 @@ fn erases_until_it_is_killed() {
         let mut trial = on_rocksdb(Path::new(&dir));
         for number in 1..=3 {
             trial.mark(number).await;
+            if number == 2 {
+                // The first two stand in tables then, the third in the log alone.
+                trial.restart().await;
+            }
         }
         let count = u64::from(RECORDS);
         let targets = [5, count + 5, 2 * count + 5].map(|seq| (seq, Gone::RECORD)).to_vec();

@@ -5,6 +5,7 @@ use sigillo_model::{
     class::Class,
     ids::RetentionId,
     note::NOTE_MAX_BYTES,
+    policy::Policy,
     statement::{Act, Order},
 };
 use sigillo_proto::v1::RemovalResponse;
@@ -20,7 +21,7 @@ pub(super) async fn execute(shared: &Shared, caller: &Caller, order: &[u8]) -> R
     }
     let order = Order::parse(order, shared.journal.origin())
         .map_err(|error| Status::invalid_argument(format!("the order can't be read: {error}")))?;
-    let officers = shared.log.trust().map(|trust| trust.officers()).unwrap_or_default();
+    let officers = shared.log.trust().map(Policy::officers).unwrap_or_default();
     if officers.is_empty() {
         return Err(Status::failed_precondition(
             "the server's trust file names no officers: add `officer` lines, and name the file in [checkpoint]",
