@@ -136,15 +136,7 @@ pub async fn run(
             return Err(error);
         }
     };
-    let control = ControlService::new(control::Shared {
-        journal: journal.clone(),
-        own: own.clone(),
-        log: Arc::clone(&log),
-        clock: Arc::clone(&clock),
-        data_dir: settings.data_dir.clone(),
-        reserve_bytes: settings.reserve_bytes,
-        started_ns: clock.believed().get(),
-    });
+    let control = control(&settings, &journal, &own, &log, &clock);
     let control_socket = ControlSocket::bind(&settings.data_dir).map_err(ServerError::file(&settings.data_dir))?;
     let resources = log::Resources::new(Arc::clone(&log), journal.reader());
     let ingest = Arc::new(grpc::Shared {
@@ -225,6 +217,24 @@ pub async fn run(
     journal.close().await.map_err(ServerError::Close)?;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn control(
+    settings: &Settings,
+    journal: &Journal,
+    own: &Own,
+    log: &Arc<log::Log>,
+    clock: &Arc<Clock>,
+) -> ControlService {
+    ControlService::new(control::Shared {
+        journal: journal.clone(),
+        own: own.clone(),
+        log: Arc::clone(log),
+        clock: Arc::clone(clock),
+        data_dir: settings.data_dir.clone(),
+        reserve_bytes: settings.reserve_bytes,
+        started_ns: clock.believed().get(),
+    })
 }
 
 /// Opens the journal and reads its register of classes, which the configuration must not contradict.

@@ -118,7 +118,10 @@ pub(crate) async fn run(args: EvidenceArgs, global: &GlobalArgs) -> Result<ExitC
     let mut responses = global.connect().await?.export(request).await?;
     let unfinished = unfinished(&args.out);
     let made = make(&mut responses, &unfinished, &tokens, key.as_ref(), policy).await;
-    let verdict = match made.and_then(|verdict| Ok(put(&unfinished, &args.out).map(|()| verdict)?)) {
+    let verdict = match made.and_then(|verdict| {
+        put(&unfinished, &args.out)?;
+        Ok(verdict)
+    }) {
         Ok(verdict) => verdict,
         Err(failure) => {
             // Nothing that looks like evidence stays behind.

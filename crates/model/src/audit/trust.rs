@@ -199,7 +199,9 @@ impl Trust {
 
     /// Goes on where an earlier walk ended: with the checkpoint that it accepted.
     pub fn resume(&mut self, rotations: Vec<Rotation>, accepted: Option<Note>) -> Result<(), Finding> {
-        rotations.into_iter().for_each(|rotation| self.rotated(rotation));
+        for rotation in rotations {
+            self.rotated(rotation);
+        }
         let by = Holder::Remembered("of the audit's own state".to_owned());
         match accepted.and_then(|note| Shown::new(note, by).ok()) {
             Some(shown) => self.proved_behind(shown),
@@ -309,8 +311,8 @@ impl Trust {
                 }
             });
             match judged {
-                Ok(vouches) => {
-                    vouched |= vouches;
+                Ok(beyond_the_log) => {
+                    vouched |= beyond_the_log;
                     valid.push(shown);
                 }
                 Err(error) if shown.by == Holder::Journal => {

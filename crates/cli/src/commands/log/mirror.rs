@@ -183,12 +183,12 @@ fn read_policy(path: &Path) -> Result<Policy, Failure> {
 /// Where the log is read.
 enum Source {
     Http(Box<Link>),
-    Server(Connection),
+    Server(Box<Connection>),
 }
 
 impl Source {
     async fn open(args: &MirrorArgs, global: &GlobalArgs) -> Result<Self, Failure> {
-        let Some(url) = &args.url else { return Ok(Self::Server(global.connect().await?)) };
+        let Some(url) = &args.url else { return Ok(Self::Server(Box::new(global.connect().await?))) };
         let usage = |error: sigillo_http::HttpError| Failure::Usage(error.to_string());
         let roots = args.url_ca.as_deref().map(Roots::load).transpose().map_err(usage)?;
         Ok(Self::Http(Box::new(Link::new(Url::parse(url).map_err(usage)?, roots, TIMEOUT).map_err(usage)?)))
