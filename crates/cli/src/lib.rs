@@ -7,6 +7,7 @@ mod failure;
 mod filter;
 mod global;
 mod output;
+mod receipts;
 
 use std::process::ExitCode;
 
@@ -43,10 +44,12 @@ enum Command {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for query also when nothing matched, for verify: intact
-  1  verify: the journal was altered
+  1  the journal was altered, or does not continue what its owner has signed before
   2  the command line or the configuration is wrong
   3  no connection, a server that fails, or something that can't be read to its end
-  4  the server refused";
+  4  the server refused
+  5  stale: the server shows an older state than the one remembered; verify: not the newest
+  6  verify: in order, but the trust file's quorum of witnesses is not met";
 
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {

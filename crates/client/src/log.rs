@@ -11,6 +11,28 @@ impl Connection {
         self.answer(self.log().get_checkpoint(request).await)
     }
 
+    /// The newest checkpoint that was signed, whether witnesses have cosigned it or not; `None` if there is none, or the server
+    /// does not know what that is.
+    pub async fn newest_checkpoint(&self) -> Result<Option<v1::Checkpoint>, ClientError> {
+        self.checkpoint_if_any(v1::GetCheckpointRequest { newest_signed: true, ..Default::default() }).await
+    }
+
+    /// The newest checkpoint that meets the server's policy; `None` as above.
+    pub async fn served_checkpoint(&self) -> Result<Option<v1::Checkpoint>, ClientError> {
+        self.checkpoint_if_any(v1::GetCheckpointRequest::default()).await
+    }
+
+    async fn checkpoint_if_any(
+        &self,
+        request: v1::GetCheckpointRequest,
+    ) -> Result<Option<v1::Checkpoint>, ClientError> {
+        match self.log().get_checkpoint(request).await {
+            Ok(answer) => Ok(Some(answer.into_inner())),
+            Err(status) if matches!(status.code(), tonic::Code::NotFound | tonic::Code::Unimplemented) => Ok(None),
+            Err(status) => Err(self.error(&status)),
+        }
+    }
+
     /// The newest checkpoint and each one after it.
     pub async fn watch_checkpoints(
         &self,

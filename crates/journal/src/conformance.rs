@@ -29,7 +29,7 @@ use crate::{
     SubmitError, TenantRun, conformance_tree,
     layout::{self, Table},
     options, recover,
-    store::{Pair, RocksStore, Store, WriteSet},
+    store::{KeyRange, Pair, RocksStore, Store, WriteSet},
     verify,
 };
 
@@ -71,7 +71,7 @@ impl Store for MemoryStore {
         Ok(pairs)
     }
 
-    fn forget(&self, _: Table, _: &[(Vec<u8>, Vec<u8>)], goes_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
+    fn forget(&self, _: Table, _: &[KeyRange], goes_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
         Ok(goes_on())
     }
 
@@ -154,12 +154,7 @@ impl Store for Faulty {
         self.inner.scan(table, from, direction, max)
     }
 
-    fn forget(
-        &self,
-        table: Table,
-        keys: &[(Vec<u8>, Vec<u8>)],
-        goes_on: &dyn Fn() -> bool,
-    ) -> Result<bool, StoreError> {
+    fn forget(&self, table: Table, keys: &[KeyRange], goes_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
         self.inner.forget(table, keys, goes_on)
     }
 

@@ -1,6 +1,13 @@
 //! Erasures and purges under the faults of the conformance schedule, and that nothing of them is left in any file.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 use sigillo_model::{
@@ -15,8 +22,9 @@ use sigillo_model::{
 };
 
 use crate::{
-    Receipt,
+    Journal, Options, Receipt,
     conformance::{Fate, OWN, Trial, on_rocksdb, origin},
+    verify,
 };
 
 /// The retention class of every other record.
@@ -56,12 +64,7 @@ impl Trial {
 
     /// Sends a statement, and sees what comes of carrying it out.
     async fn state(&mut self, text: &[u8], fate: Fate, carried: Fate) {
-        let own = &mut self.senders[usize::from(OWN)];
-        let content = content(text);
-        let mut builder = BlockBuilder::default();
-        builder.push(RecordRef { content: Some(&content), ..RecordRef::default() }).unwrap();
-        let secret = BatchSecret::new([8; 32]);
-        own.unacknowledged = Some(Batch::seal(&mut builder, own.id, own.epoch, own.next, own.head, secret, 1).unwrap());
+        self.propose(text);
         self.store.fates.lock().unwrap().push_back(fate);
         if fate == Fate::Good {
             self.store.carried.lock().unwrap().push_back(carried);
@@ -80,6 +83,16 @@ impl Trial {
             // The writer was told that what reached the disk is not known, or will be.
             self.restart().await;
         }
+    }
+
+    /// Makes the next batch of the product's own records: this statement.
+    fn propose(&mut self, text: &[u8]) {
+        let own = &mut self.senders[usize::from(OWN)];
+        let content = content(text);
+        let mut builder = BlockBuilder::default();
+        builder.push(RecordRef { content: Some(&content), ..RecordRef::default() }).unwrap();
+        let secret = BatchSecret::new([8; 32]);
+        own.unacknowledged = Some(Batch::seal(&mut builder, own.id, own.epoch, own.next, own.head, secret, 1).unwrap());
     }
 
     /// What must be left of the records of a batch that begins at `first`.
@@ -174,8 +187,7 @@ fn frames(bytes: &[u8]) -> Vec<Vec<u8>> {
 fn marker(batch: u8, index: u32, part: Part) -> String {
     let mut committer = Committer::default();
     let salt = committer.salt(&BatchSecret::new([batch; 32]), index, part);
-    let digits: String = salt[..20].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{part:?}-{digits}")
+    format!("{part:?}-{}", hex::encode(&salt[..20]))
 }
 
 fn secret(batch: u8) -> BatchSecret {
@@ -310,11 +322,7 @@ fn what_is_erased_is_in_no_file_after_a_crash_at_any_step() {
             let erasure = Erasure { basis: "case 3".to_owned(), targets: vec![(first + 5, Gone::RECORD)] };
             trial.store.carried.lock().unwrap().extend(good(steps, fate));
             let text = signed(&Ordered::Erase(erasure));
-            let own = &mut trial.senders[usize::from(OWN)];
-            let mut builder = BlockBuilder::default();
-            builder.push(RecordRef { content: Some(&content(&text)), ..RecordRef::default() }).unwrap();
-            let batch = Batch::seal(&mut builder, own.id, own.epoch, own.next, own.head, secret(9), 1).unwrap();
-            own.unacknowledged = Some(batch);
+            trial.propose(&text);
             trial.send(usize::from(OWN)).await.unwrap();
             while !trial.store.carried.lock().unwrap().is_empty() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -329,5 +337,69 @@ fn what_is_erased_is_in_no_file_after_a_crash_at_any_step() {
             }
             trial.check(true).await;
         });
+    }
+}
+
+const KILLED_DIR: &str = "SIGILLO_TEST_ERASE_DIR";
+
+/// Not a test by itself: what the next one runs in a process of its own, and kills.
+#[test]
+#[ignore = "run by another test"]
+fn erases_until_it_is_killed() {
+    let Some(dir) = env::var_os(KILLED_DIR) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let mut trial = on_rocksdb(Path::new(&dir));
+        for number in 1..=3 {
+            trial.mark(number).await;
+            if number == 2 {
+                // The first two stand in tables then, the third in the log alone.
+                trial.restart().await;
+            }
+        }
+        let count = u64::from(RECORDS);
+        let targets = [5, count + 5, 2 * count + 5].map(|seq| (seq, Gone::RECORD)).to_vec();
+        let erasure = Erasure { basis: "case 4".to_owned(), targets };
+        trial.propose(&signed(&Ordered::Erase(erasure)));
+        trial.send(usize::from(OWN)).await.unwrap();
+        println!("\nordered");
+        std::future::pending::<()>().await;
+    });
+}
+
+/// Killed at any time after the order is durable: the next opening goes on, and nothing is left.
+#[test]
+fn what_is_erased_is_in_no_file_after_a_kill() {
+    for delay_ms in [0, 1, 2, 4, 8, 12, 16, 24, 40, 200] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "conformance_removal::erases_until_it_is_killed", "--ignored", "--nocapture"])
+            .env(KILLED_DIR, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line == "ordered"), "it ordered nothing");
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let opened = Journal::open(&Options::new(dir.path(), origin())).unwrap();
+            assert!(opened.unclean);
+            let journal = opened.journal;
+            journal.removals().wait_for(|removals| removals.pending.is_empty()).await.unwrap();
+            let found = Found::read(dir.path());
+            for number in 1..=3 {
+                assert!(!found.has(secret(number).expose()), "{delay_ms} ms: secret {number}");
+                for part in Part::ALL {
+                    assert!(!found.has(marker(number, 5, part).as_bytes()) && !found.has(&salt(number, 5, part)));
+                    assert!(found.has(marker(number, 6, part).as_bytes()) && found.has(&salt(number, 6, part)));
+                }
+            }
+            journal.close().await.unwrap();
+        });
+        let report = verify::verify(dir.path(), |_| ()).unwrap();
+        assert_eq!((report.removed.erased, report.removed.orders), (3, 1));
     }
 }

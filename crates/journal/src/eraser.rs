@@ -29,7 +29,7 @@ use crate::{
     error::ReadError,
     layout::{self, PendingRow, Stage, Table},
     read::{StoredEntry, containing, derived},
-    store::{Store, StoreError, WriteSet},
+    store::{KeyRange, Store, StoreError, WriteSet},
     writer::Message,
 };
 
@@ -325,7 +325,7 @@ impl Work {
     }
 
     /// First and last keys of the entries that the removal may have touched.
-    fn keys(&self, removal: &Removal) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+    fn keys(&self, removal: &Removal) -> Result<Vec<KeyRange>, ReadError> {
         let key = |seq| layout::tail_key(seq).to_vec();
         match removal {
             Removal::Purge(purge, _) => {
@@ -333,7 +333,7 @@ impl Work {
                 Ok(vec![(key(first), key(purge.to.saturating_sub(1)))])
             }
             Removal::Erase(erasure) => {
-                let mut keys: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+                let mut keys: Vec<KeyRange> = Vec::new();
                 for (target, _) in &erasure.targets {
                     if let Some(stored) = containing(self.store.as_ref(), *target)? {
                         keys.push((key(stored.first()), key(stored.first())));

@@ -215,7 +215,7 @@ impl PendingRow {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![VALUE_VERSION, u8::from(self.stage == Stage::Removing)];
-        [self.next, self.records, self.parts, self.bytes].iter().for_each(|field| out.extend(field.to_be_bytes()));
+        out.extend([self.next, self.records, self.parts, self.bytes].map(u64::to_be_bytes).as_flattened());
         sealed(out)
     }
 
@@ -257,7 +257,7 @@ impl ClassRow {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = vec![VALUE_VERSION];
-        [self.retention, self.keep_s, self.purged_to].iter().for_each(|field| out.extend(field.to_be_bytes()));
+        out.extend([self.retention, self.keep_s, self.purged_to].map(u64::to_be_bytes).as_flattened());
         sealed(out)
     }
 

@@ -1,8 +1,11 @@
 //! Where a journal lives and what it may use.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use sigillo_model::ids::Origin;
+use sigillo_model::{ids::Origin, note::SigningKey};
 
 /// Where a journal lives and what it may use.
 #[derive(Debug, Clone)]
@@ -15,12 +18,14 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Bytes of batches that may wait for the writer before a sender has to. Default 64 MiB.
     pub queue_bytes: usize,
+    /// Signs receipts, one signature a frame. By default they are not signed.
+    pub receipt_key: Option<Arc<SigningKey>>,
 }
 
 impl Options {
     /// The defaults, for a journal in `dir`.
     pub fn new(dir: impl Into<PathBuf>, origin: Origin) -> Self {
-        Self { dir: dir.into(), origin, reserve_bytes: 1 << 30, queue_bytes: 64 << 20 }
+        Self { dir: dir.into(), origin, reserve_bytes: 1 << 30, queue_bytes: 64 << 20, receipt_key: None }
     }
 }
 

@@ -34,6 +34,9 @@ pub(crate) struct WriteSet {
     pub(crate) deletes: Vec<(Table, Vec<u8>)>,
 }
 
+/// First and last key of a range.
+pub(crate) type KeyRange = (Vec<u8>, Vec<u8>);
+
 /// A key and its value.
 pub(crate) type Pair = (Box<[u8]>, Box<[u8]>);
 
@@ -74,8 +77,7 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Returns once no file of the database holds a value that stood under a key of these ranges (first and last key) before the
     /// last commit: neither tables nor log. Gives false if it was told not to go on. Whatever stops it, it may be called again.
-    fn forget(&self, table: Table, keys: &[(Vec<u8>, Vec<u8>)], goes_on: &dyn Fn() -> bool)
-    -> Result<bool, StoreError>;
+    fn forget(&self, table: Table, keys: &[KeyRange], goes_on: &dyn Fn() -> bool) -> Result<bool, StoreError>;
 
     /// Free bytes of the disk it writes to.
     fn free_bytes(&self) -> io::Result<u64>;
@@ -310,12 +312,7 @@ impl Store for RocksStore {
         Ok(pairs)
     }
 
-    fn forget(
-        &self,
-        table: Table,
-        keys: &[(Vec<u8>, Vec<u8>)],
-        goes_on: &dyn Fn() -> bool,
-    ) -> Result<bool, StoreError> {
+    fn forget(&self, table: Table, keys: &[KeyRange], goes_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
         forget::forget(|| self.lock(), &self.path, table, keys, goes_on)
     }
 

@@ -29,6 +29,7 @@ use crate::{
     orders::Orders,
     read::Reader,
     recover::{self, Recovered},
+    sign::{Answer, Signer},
     store::{RocksStore, Store},
     writer::{self, Message, Queued},
 };
@@ -143,6 +144,7 @@ impl Journal {
             reserve_bytes: options.reserve_bytes,
             durable,
             sources: sources.clone(),
+            signer: options.receipt_key.clone().map(Signer::new),
             messages,
             orders,
             eraser,
@@ -263,14 +265,21 @@ impl Journal {
 /// A batch that is queued: resolves once it is durable, or refused.
 #[derive(Debug)]
 #[must_use = "the batch is durable only when this has resolved"]
-pub struct Pending(oneshot::Receiver<Result<Receipt, SubmitError>>);
+pub struct Pending(oneshot::Receiver<Result<Answer, SubmitError>>);
+
+impl Pending {
+    /// The receipt with its proof.
+    pub async fn answer(self) -> Result<Answer, SubmitError> {
+        self.0.await.unwrap_or(Err(SubmitError::Closed))
+    }
+}
 
 impl Future for Pending {
     type Output = Result<Receipt, SubmitError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(Pin::new(&mut self.0).poll(context));
-        Poll::Ready(outcome.unwrap_or(Err(SubmitError::Closed)))
+        Poll::Ready(outcome.unwrap_or(Err(SubmitError::Closed)).map(|answer| answer.receipt))
     }
 }
 

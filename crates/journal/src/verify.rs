@@ -4,15 +4,17 @@
 use std::{
     hash::{BuildHasher, RandomState},
     io,
+    iter::Peekable,
     path::Path,
     sync::Arc,
 };
 
 use sigillo_model::{
-    audit::{Fault, Finding, Removed, Walker},
+    audit::{Fault, Finding, Holder, Removed, Shown, Trust, Walker},
     entry::Entry,
     ids::{ChainHash, Origin, SourceId, TenantId},
-    note::VerifierKey,
+    limits::BATCH_MAX_RECORDS,
+    note::{Note, VerifierKey},
     state::JournalState,
 };
 
@@ -24,7 +26,7 @@ use crate::{
     layout::{self, ClassRow, PendingRow, StoredHead, Table},
     options, read,
     recover::{self, Format},
-    store::{RocksStore, Store, StoreError, StoreErrorKind},
+    store::{Pair, RocksStore, Store, StoreError, StoreErrorKind},
     submit,
     verify_tree::TreeRows,
 };
@@ -55,6 +57,8 @@ pub struct Report {
     pub head: Head,
     /// What was erased and purged, all of it explained by lawful statements.
     pub removed: Removed,
+    /// What has come of the trust file's demands.
+    pub trust: Option<Trust>,
 }
 
 /// What a verification is held to, besides the journal itself.
@@ -64,6 +68,10 @@ pub struct Demands {
     pub noted: Option<(u64, ChainHash)>,
     /// The officers two of whom must have signed each order by which something is gone. None: by the provider's word.
     pub officers: Vec<VerifierKey>,
+    /// The trust file, whose officers go before. With it the checkpoints that the journal keeps are held against its records too.
+    pub trust: Option<Trust>,
+    /// Checkpoints that others hold; judged by the trust file.
+    pub shown: Vec<Shown>,
 }
 
 /// A journal that is not shown to be intact.
@@ -154,11 +162,23 @@ impl<P: FnMut(Progress)> Verification<P> {
     fn run(mut self) -> Result<Report, VerifyError> {
         let (origin, format, head) = self.identity()?;
         let mut rows = (format == Format::Two).then(|| TreeRows::new(self.store.clone()));
+        let (trust, shown) = (self.demands.trust.take(), std::mem::take(&mut self.demands.shown));
+        if let Some(trust) = &trust
+            && !trust.policy().officers().is_empty()
+        {
+            self.demands.officers = trust.policy().officers().to_vec();
+        }
         let mut walker = Walker::whole(JournalState::genesis(origin.clone())).trusting(self.demands.officers.clone());
         // The head file is a head that the server noted; others may have noted some too.
         for (size, chain) in self.demands.noted.into_iter().chain([(self.head_file.size, self.head_file.chain)]) {
             walker = walker.meeting(size, chain);
         }
+        let table = (trust.is_some() && format == Format::Two).then(|| read::pairs(&self.store, Table::Checkpoints));
+        let mut kept = table.into_iter().flatten().peekable();
+        if let Some(trust) = trust {
+            walker = walker.held_to(trust);
+        }
+        shown.into_iter().try_for_each(|shown| walker.expect(shown)).map_err(VerifyError::Altered)?;
         let (mut records, mut entries, mut raw_bytes) = (0, 0, 0);
         let mut expected_memory = Fingerprint::new();
         let mut reported = 0;
@@ -170,6 +190,7 @@ impl<P: FnMut(Progress)> Verification<P> {
                 let fault = Fault::Sequence { expected: size, found };
                 return Err(VerifyError::Altered(Finding { from: size, to: found.max(size), fault }));
             }
+            expect_kept(&mut walker, &mut kept)?;
             let entry = walker.step(&value).map_err(VerifyError::Altered)?;
             expected_memory.add(&layout::batch_key(entry.source, entry.epoch, entry.source_seq), size);
             if let Some(rows) = &mut rows {
@@ -204,7 +225,8 @@ impl<P: FnMut(Progress)> Verification<P> {
         }
         self.check_derived(state, &expected_memory)?;
         (self.progress)(Progress { records, total: head.size, bytes: raw_bytes });
-        Ok(Report { origin, records, entries, raw_bytes, head: Head::of(state), removed })
+        let (head, trust) = (Head::of(state), walker.trust().cloned());
+        Ok(Report { origin, records, entries, raw_bytes, head, removed, trust })
     }
 
     /// Kept checkpoints can be read and cover records that are there; what they say needs keys to check.
@@ -343,6 +365,33 @@ impl<P: FnMut(Progress)> Verification<P> {
         }
         altered(0, end, "the journal remembers a batch that it does not hold".to_owned())
     }
+}
+
+/// Makes the walk expect the kept checkpoints that the next entry may reach. Format 1 has no table of them.
+fn expect_kept(
+    walker: &mut Walker,
+    kept: &mut Peekable<impl Iterator<Item = Result<Pair, StoreError>>>,
+) -> Result<(), VerifyError> {
+    let size = walker.state().size;
+    let reach = size.saturating_add(BATCH_MAX_RECORDS as u64);
+    let is_near = |pair: &Result<Pair, StoreError>| {
+        let far = pair.as_ref().ok().and_then(|(key, _)| layout::read_u64(key)).is_some_and(|size| size > reach);
+        !far
+    };
+    while let Some(pair) = kept.next_if(is_near) {
+        let kept = KeptCheckpoint::read(pair.map_err(|error| at(size, &error))?);
+        let kept = kept.map_err(|error| altered(size, size, error.to_string()))?;
+        let wrong =
+            |what: String| altered(size, kept.size, format!("the checkpoint kept for {} records: {what}", kept.size));
+        let note = Note::parse(&kept.note).map_err(|error| wrong(error.to_string()))?;
+        let shown = Shown::new(note, Holder::Journal).map_err(|error| wrong(error.to_string()))?;
+        let stated = shown.checkpoint();
+        if stated.size != kept.size || stated.origin != walker.state().origin.as_str() {
+            return Err(wrong(format!("it states {} records of {}", stated.size, stated.origin)));
+        }
+        walker.expect(shown).map_err(VerifyError::Altered)?;
+    }
+    Ok(())
 }
 
 /// Of a set of rows of `batches`, whatever their order. Its key is made anew for each verification, so that nobody can

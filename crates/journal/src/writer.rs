@@ -29,6 +29,7 @@ use crate::{
     orders::Orders,
     read::StoredEntry,
     recover,
+    sign::{Answer, Signer},
     store::{Store, StoreError, StoreErrorKind, WriteSet},
     submit::Compose,
 };
@@ -47,7 +48,7 @@ pub(crate) enum Message {
     /// A batch that is made by the writer, of the state between two frames.
     Compose {
         make: Compose,
-        reply: oneshot::Sender<Result<Receipt, SubmitError>>,
+        reply: Reply,
         room: OwnedSemaphorePermit,
     },
     /// A checkpoint to keep.
@@ -66,9 +67,12 @@ type CloseReply = oneshot::Sender<Result<(), SubmitError>>;
 /// A batch in the queue. Its room is given back when it is answered.
 pub(crate) struct Queued {
     pub(crate) submission: Submission,
-    pub(crate) reply: oneshot::Sender<Result<Receipt, SubmitError>>,
+    pub(crate) reply: Reply,
     pub(crate) room: OwnedSemaphorePermit,
 }
+
+/// The way to whoever waits for a batch.
+pub(crate) type Reply = oneshot::Sender<Result<Answer, SubmitError>>;
 
 /// What the writer works with.
 pub(crate) struct Parts {
@@ -78,6 +82,7 @@ pub(crate) struct Parts {
     pub(crate) reserve_bytes: u64,
     pub(crate) durable: watch::Sender<Head>,
     pub(crate) sources: Arc<Mutex<HashMap<SourceId, SourceState>>>,
+    pub(crate) signer: Option<Signer>,
     pub(crate) messages: mpsc::UnboundedReceiver<Message>,
     pub(crate) orders: Orders,
     pub(crate) eraser: Eraser,
@@ -96,6 +101,7 @@ pub(crate) fn spawn(parts: Parts) -> io::Result<()> {
         sources: parts.sources,
         orders: parts.orders,
         eraser: parts.eraser,
+        signer: parts.signer,
         health: Health::Good,
         keeper,
     };
@@ -128,6 +134,7 @@ struct Writer {
     sources: Arc<Mutex<HashMap<SourceId, SourceState>>>,
     orders: Orders,
     eraser: Eraser,
+    signer: Option<Signer>,
     health: Health,
     keeper: HeadKeeper,
 }
@@ -172,12 +179,7 @@ impl Writer {
     }
 
     /// A frame of one submission, which is made of the state that it follows.
-    fn compose(
-        &mut self,
-        make: Compose,
-        reply: oneshot::Sender<Result<Receipt, SubmitError>>,
-        room: OwnedSemaphorePermit,
-    ) {
+    fn compose(&mut self, make: Compose, reply: Reply, room: OwnedSemaphorePermit) {
         // The product makes it: it may use the reserve. In bad health the state is of no worth.
         let free_bytes = self.ready();
         match self.refusal(Class::Journal.id(), free_bytes).map_or_else(|| make(&self.state), Err) {
@@ -198,7 +200,7 @@ impl Writer {
         store.commit(WriteSet { puts: vec![row], ..WriteSet::default() }).map_err(|error| self.fail(&error))
     }
 
-    /// One frame: check the disk, order and apply, commit and sync, publish, answer.
+    /// One frame: check the disk, order and apply, commit and sync, publish, sign, answer.
     fn frame(&mut self, frame: Vec<Queued>) {
         let admitted = self.admit(frame);
         if admitted.is_empty() {
@@ -208,11 +210,14 @@ impl Writer {
             admitted.into_iter().map(|queued| (queued.submission, (queued.reply, queued.room))).unzip();
 
         let outcomes = self.commit(&submissions);
+        let proofs = self.signer.as_mut().map(|signer| signer.sign(&self.state.origin, &submissions, &outcomes));
 
+        let mut proofs = proofs.into_iter().flatten();
         for ((reply, room), outcome) in waiting.into_iter().zip(outcomes) {
             drop(room);
+            let proof = proofs.next().flatten();
             // A sender that has gone away will send again and get the same receipt.
-            let _ = reply.send(outcome);
+            let _ = reply.send(outcome.map(|receipt| Answer { receipt, proof }));
         }
     }
 

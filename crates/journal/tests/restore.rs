@@ -84,6 +84,11 @@ async fn orders_that_came_after_the_backup_are_given_anew() {
     assert_eq!(restored.size, 4, "two records and two orders");
     assert_eq!(verify::verify(&data, |_| ()).unwrap().records, 4);
     let journal = Journal::open(&Options::new(&data, origin)).unwrap().journal;
+    for stored in journal.reader().entries(0..2, Direction::Forward) {
+        let stored = stored.unwrap();
+        let gone: Vec<_> = (0..2).map(|index| stored.entry().unwrap().gone(index)).collect();
+        assert_eq!(gone, [Gone::NOTHING, Gone::RECORD], "what was erased since did not come back");
+    }
     let mut orders = Vec::new();
     for stored in journal.reader().entries(2..u64::MAX, Direction::Forward) {
         let stored = stored.unwrap();

@@ -4,13 +4,21 @@
 //! gone lawfully only if statements in the journal say so.
 
 mod removals;
+mod saved;
+mod statements;
+mod trust;
 
 use std::{
     collections::{HashMap, hash_map},
     fmt,
 };
 
+pub use removals::{InForce, Removed};
+pub use saved::{Saved, SavedError};
+pub use trust::{Holder, Judged, Missed, Shown, Trust};
+
 use crate::{
+    audit::statements::statements,
     batch::batch_hash,
     block::{Block, BlockError, Inflater},
     class::Class,
@@ -21,8 +29,6 @@ use crate::{
     statement,
     tree::TreeRow,
 };
-
-pub use removals::{InForce, Removed};
 
 use removals::Removals;
 
@@ -126,6 +132,17 @@ pub enum Fault {
         /// By the walk, if it has come to just so many records.
         found: Option<ChainHash>,
     },
+    /// A checkpoint that the log has signed is not met.
+    #[error("{0}")]
+    Checkpoint(Box<Missed>),
+    /// A fault within an entry that lacks a signed root besides.
+    #[error("{fault}; besides, {missed}")]
+    Besides {
+        /// What does not fit.
+        fault: Box<Fault>,
+        /// What is missed besides.
+        missed: Box<Fault>,
+    },
     /// Something is gone, and nothing in the journal makes that lawful.
     #[error("gone ({0}), and no lawful order or purge in the journal explains it")]
     Unexplained(Gone),
@@ -159,6 +176,7 @@ pub struct Walker {
     rows: Vec<TreeRow>,
     /// Heads noted earlier that the walk has still to meet: size and chain value.
     noted: Vec<(u64, ChainHash)>,
+    trust: Option<Trust>,
     removals: Removals,
     /// Source of the records that may be statements.
     own: SourceId,
@@ -185,6 +203,7 @@ impl Walker {
             inflater: Inflater::default(),
             rows: Vec::new(),
             noted: Vec::new(),
+            trust: None,
         }
     }
 
@@ -211,6 +230,32 @@ impl Walker {
     /// The end of the newest purge of each class, as far as they were walked.
     pub fn purged_to(&self) -> &HashMap<RetentionId, u64> {
         self.removals.purged_to()
+    }
+
+    /// Holds the walk to a trust file: to the checkpoints that it is made to [`expect`](Walker::expect), and to the statements among
+    /// the records. Its officers must have signed each order by which something is gone.
+    #[must_use]
+    pub fn held_to(mut self, trust: Trust) -> Self {
+        self.removals.trust(trust.policy().officers().to_vec());
+        self.trust = Some(trust);
+        self
+    }
+
+    /// What has come of the trust file's demands.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
+    }
+
+    /// As [`Walker::trust`], to go on with it.
+    pub fn trust_mut(&mut self) -> Option<&mut Trust> {
+        self.trust.as_mut()
+    }
+
+    /// Demands that the walk meets a checkpoint, at exactly its size. Without a trust file there is nobody to judge it, and it says
+    /// nothing.
+    pub fn expect(&mut self, shown: Shown) -> Result<(), Finding> {
+        let (size, root) = (self.state.size, self.state.tree.root());
+        self.trust.as_mut().map_or(Ok(()), |trust| trust.expect(shown, size, &root))
     }
 
     /// Demands that the walk meets a head that somebody noted earlier: after `size` records, `chain`.
@@ -240,7 +285,17 @@ impl Walker {
         if entry.seq.get() != from {
             return Err(at(from)(Fault::Sequence { expected: from, found: entry.seq.get() }));
         }
-        let walked = self.check(&entry).map_err(at(entry.end()))?;
+        let mut missed = None;
+        let checked = self.check(&entry, &mut missed);
+        let walked = match (checked, missed) {
+            (Ok(walked), None) => walked,
+            (Ok(_), Some(missed)) => return Err(missed),
+            (Err(inner), None) => return Err(at(entry.end())(inner)),
+            (Err(inner), Some(missed)) => {
+                let fault = Fault::Besides { fault: Box::new(inner), missed: Box::new(missed.fault) };
+                return Err(at(entry.end())(fault));
+            }
+        };
         self.meet(from)?;
         Ok(walked)
     }
@@ -274,7 +329,8 @@ impl Walker {
         Ok(())
     }
 
-    fn check(&mut self, entry: &Entry<'_>) -> Result<Walked, Fault> {
+    /// Steps over an entry. `missed` gets the first checkpoint within it that is not met.
+    fn check(&mut self, entry: &Entry<'_>, missed: &mut Option<Finding>) -> Result<Walked, Fault> {
         if entry.receipt_time < self.state.receipt_time {
             return Err(Fault::Time { before: self.state.receipt_time, found: entry.receipt_time });
         }
@@ -292,10 +348,31 @@ impl Walker {
                 return Err(Fault::BatchHash);
             }
         }
+        let statements = if self.trust.is_some() { statements(entry, &block) } else { Vec::new() };
+        if let Some(trust) = &mut self.trust {
+            // Before the checkpoints within this entry are judged: the new key may have signed them.
+            for statement in statements.iter().filter(|statement| statement.is_rotation()) {
+                trust.rotation(entry.seq.get() + u64::from(statement.index), statement.text, &self.state.origin);
+            }
+        }
         self.rows.clear();
-        self.state.link(entry.envelopes(), &commitments, &mut self.rows);
+        let trust = &mut self.trust;
+        self.state.link_watched(entry.envelopes(), &commitments, &mut self.rows, |tree| {
+            if let Some(trust) = trust
+                && trust.is_due(tree.size())
+                && missed.is_none()
+            {
+                *missed = trust.meet(tree.size(), &tree.root()).err();
+            }
+        });
         if self.state.chain != entry.chain_hash {
             return Err(Fault::ChainHash);
+        }
+        for statement in statements.iter().filter(|statement| self.whole && statement.is_counters()) {
+            if let Err(fault) = statement.check_counters(&self.state, entry) {
+                let from = entry.seq.get() + u64::from(statement.index);
+                missed.get_or_insert(Finding { from, to: from + 1, fault });
+            }
         }
         step_tenants(&mut self.state, self.whole, entry)?;
         if matches!(entry.salts, Salts::Remains(_)) {

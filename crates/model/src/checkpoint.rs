@@ -14,11 +14,12 @@ pub enum CheckpointError {
     /// The second line is not a plain decimal number up to [`SIZE_MAX`].
     #[error("the checkpoint's size is not a plain decimal number up to 2^63")]
     Size,
-    /// The third line is not a hash in base64, or not that of the tree without leaves while the size is 0.
-    #[error(
-        "the checkpoint's root is not a SHA-256 hash in base64, or not the root of an empty tree though its size is 0"
-    )]
+    /// The third line is not a hash in base64.
+    #[error("the checkpoint's root is not a SHA-256 hash in base64")]
     Root,
+    /// Size 0 with another root than that of the tree without leaves.
+    #[error("the checkpoint's size is 0, but its root is not that of an empty tree")]
+    EmptyRoot,
     /// Lines after the third, which this log never writes.
     #[error("the checkpoint has extension lines, which this log never writes")]
     Extension,
@@ -64,7 +65,10 @@ impl Checkpoint {
             return Err(CheckpointError::Form);
         };
         let size = text::decimal(size).filter(|size| *size <= SIZE_MAX).ok_or(CheckpointError::Size)?;
-        let root = text::hash(root).filter(|root| size > 0 || *root == tree::empty()).ok_or(CheckpointError::Root)?;
+        let root = text::hash(root).ok_or(CheckpointError::Root)?;
+        if size == 0 && root != tree::empty() {
+            return Err(CheckpointError::EmptyRoot);
+        }
         Ok((Self { origin: origin.to_owned(), size, root }, lines.next().is_some()))
     }
 }
@@ -104,7 +108,7 @@ mod tests {
         {
             assert_eq!(of("1", root), Err(CheckpointError::Root), "{root:?}");
         }
-        assert_eq!(of("0", root), Err(CheckpointError::Root));
+        assert_eq!(of("0", root), Err(CheckpointError::EmptyRoot));
         for text in
             ["", "\n", "o\n1\n", "\n1\nx\n", EXAMPLE.trim_end(), &format!("{EXAMPLE}\n"), &format!("{EXAMPLE}\nx\n")]
         {

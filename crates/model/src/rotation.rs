@@ -75,13 +75,18 @@ impl Rotation {
 }
 
 /// The keys of a log over time: those of the trust file, and those to which rotations have changed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogKeys {
     policy: Policy,
     rotations: Vec<Rotation>,
 }
 
 impl LogKeys {
+    /// The keys of `policy`, which nothing has changed.
+    pub fn unchanged(policy: &Policy) -> Self {
+        Self { policy: policy.clone(), rotations: Vec::new() }
+    }
+
     /// The keys of `policy`, changed by `rotations`, which have been verified and come in the order of their sizes.
     pub fn new(policy: &Policy, rotations: Vec<Rotation>) -> Result<Self, RotationError> {
         if rotations.windows(2).any(|pair| matches!(pair, [a, b] if a.size > b.size)) {

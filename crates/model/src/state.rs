@@ -64,6 +64,17 @@ impl JournalState {
         commitments: impl IntoIterator<Item = &'a Commitment>,
         rows: &mut Vec<TreeRow>,
     ) {
+        self.link_watched(envelopes, commitments, rows, |_| ());
+    }
+
+    /// As [`JournalState::link`]; `grown` gets the tree after each record.
+    pub fn link_watched<'a>(
+        &mut self,
+        envelopes: impl IntoIterator<Item = Envelope>,
+        commitments: impl IntoIterator<Item = &'a Commitment>,
+        rows: &mut Vec<TreeRow>,
+        mut grown: impl FnMut(&Frontier),
+    ) {
         let (tree, size) = (&mut self.tree, &mut self.size);
         self.chain = chain::link_each(self.chain, envelopes, commitments, |value| {
             tree.push(tree::record_leaf(value), |level, index, hash| {
@@ -73,6 +84,7 @@ impl JournalState {
                 rows.push(TreeRow { level: 0, index: tree.size() / ANCHOR_INTERVAL, hash: *value.as_bytes() });
             }
             *size += 1;
+            grown(tree);
         });
     }
 

@@ -77,6 +77,11 @@ impl Frontier {
         self.size += 1;
     }
 
+    /// Roots of the full subtrees, the largest first: what [`Frontier::rebuild`] asks for, in its order.
+    pub fn subtrees(&self) -> &[NodeHash] {
+        &self.stack
+    }
+
     /// Number of leaves.
     pub fn size(&self) -> u64 {
         self.size

@@ -9,13 +9,15 @@ use sigillo_model::{
     block::{Block, BlockBuilder, Inflater, compress},
     chain::{genesis, link_all},
     commitment::Committer,
-    entry::{Entry, Run, Salts},
+    entry::{Entry, Gone, Run, Salts},
     envelope::{ENVELOPE_BYTES, Envelope, Flags},
     ids::{
         BatchHash, BatchSecret, ChainHash, ClassId, Count, Epoch, Origin, ReceiptTime, RetentionId, Seq, SourceId,
         SourceSeq, TenantId,
     },
+    note::{KeyKind, Note, SigningKey},
     record::{Part, RecordRef},
+    statement::{Act, Erasure, Order, Purge, Retention},
     tree,
 };
 
@@ -23,6 +25,7 @@ use sigillo_model::{
 // several share one target directory.
 const FILE: &str = "../../tests/golden/v1/vectors.txt";
 const TREE_FILE: &str = "../../tests/golden/v2/vectors.txt";
+const REDUCED_FILE: &str = "../../tests/golden/v2/reduced.txt";
 
 fn records() -> [RecordRef<'static>; 3] {
     [
@@ -167,6 +170,83 @@ fn tree_vectors_stand() {
     stand(TREE_FILE, tree_vectors());
 }
 
+/// The golden entry with something gone: of record 0 a part, record 1 erased whole; then record 2 purged as well.
+fn reduced_vectors() -> Vec<(String, String)> {
+    let whole = golden_entry();
+    let once = reduced(&whole, |index| match index {
+        0 => Gone::part(Part::Personal),
+        1 => Gone::RECORD,
+        _ => Gone::NOTHING,
+    });
+    let twice = reduced(&once, |index| if index == 2 { Gone::PURGED } else { Gone::NOTHING });
+    let origin = Origin::new("journal.example.net/2026").unwrap();
+    let ada = SigningKey::from_seed("ada", KeyKind::Log, &[1; 32]).unwrap();
+    let ben = SigningKey::from_seed("ben", KeyKind::Log, &[2; 32]).unwrap();
+    let targets = vec![(0, Gone::part(Part::Personal)), (1, Gone::RECORD)];
+    let order = |act: &Act| {
+        let text = Order::text(&origin, act);
+        let signatures = [&ada, &ben].map(|key| key.sign(&text).unwrap()).to_vec();
+        Note::new(text, signatures).unwrap().to_bytes()
+    };
+    let purge = Purge { from: 0, to: 3, class: RetentionId::new(3), retention: 4 };
+    vec![
+        ("officer ada".to_owned(), hex(ada.verifier().to_string().as_bytes())),
+        ("officer ben".to_owned(), hex(ben.verifier().to_string().as_bytes())),
+        ("erasure order".to_owned(), hex(&order(&Act::Erase(Erasure { basis: "GDPR 17, case 12".into(), targets })))),
+        (
+            "retention order".to_owned(),
+            hex(&order(&Act::Keep(Retention { class: RetentionId::new(3), keep_s: 86_400 }))),
+        ),
+        ("purge".to_owned(), hex(purge.text(&origin).as_bytes())),
+        ("reduced entry".to_owned(), hex(&once)),
+        ("reduced entry, again".to_owned(), hex(&twice)),
+    ]
+}
+
+fn reduced(stored: &[u8], what: impl Fn(usize) -> Gone) -> Vec<u8> {
+    let entry = Entry::decode(stored).unwrap();
+    let mut inflater = Inflater::default();
+    let block = entry.block(&mut inflater).unwrap();
+    entry.reduce(&block, |index, _| what(index)).unwrap().bytes
+}
+
+#[test]
+fn reduced_vectors_stand() {
+    stand(REDUCED_FILE, reduced_vectors());
+}
+
+#[test]
+fn golden_reduced_entries_are_read() {
+    let golden = fs::read_to_string(REDUCED_FILE).unwrap();
+    let whole = golden_entry();
+    let whole = Entry::decode(&whole).unwrap();
+    let mut inflater = Inflater::default();
+    let expected = whole.commitments(&whole.block(&mut inflater).unwrap());
+    let origin = Origin::new("journal.example.net/2026").unwrap();
+    for (name, gone) in [("reduced entry", [2, 7, 0]), ("reduced entry, again", [2, 7, 15])] {
+        let bytes = value(&golden, name);
+        let entry = Entry::decode(&bytes).unwrap();
+        let mut inflater = Inflater::default();
+        let block = entry.block(&mut inflater).unwrap();
+        assert_eq!(entry.commitments(&block), expected);
+        assert_eq!([0, 1, 2].map(|index| entry.gone(index).bits()), gone);
+        let chain = link_all(genesis(&origin), entry.envelopes(), &entry.commitments(&block));
+        assert_eq!(chain, entry.chain_hash);
+    }
+}
+
+/// The entry of the first format's vectors.
+fn golden_entry() -> Vec<u8> {
+    value(&fs::read_to_string(FILE).unwrap(), "entry")
+}
+
+/// A value of a file of vectors.
+fn value(golden: &str, name: &str) -> Vec<u8> {
+    let start = format!("{name} = ");
+    let line = golden.lines().find_map(|line| line.strip_prefix(&start)).unwrap();
+    (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect()
+}
+
 fn stand(file: &str, vectors: Vec<(String, String)>) {
     let mut text = String::from("# name = hexadecimal. Laid out in crates/model/FORMAT.md.\n");
     for (name, value) in vectors {
@@ -185,10 +265,7 @@ fn stand(file: &str, vectors: Vec<(String, String)>) {
 
 #[test]
 fn the_golden_entry_is_read() {
-    let golden = fs::read_to_string(FILE).unwrap();
-    let line = golden.lines().find_map(|line| line.strip_prefix("entry = ")).unwrap();
-    let bytes: Vec<u8> =
-        (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect();
+    let bytes = golden_entry();
     let entry = Entry::decode(&bytes).unwrap();
     let mut inflater = Inflater::default();
     let block = entry.block(&mut inflater).unwrap();

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod head;
+pub mod receipt;
 pub mod record;
 
 /// Messages and, with the feature `wire`, services of `sigillo.v1`. Documented in `proto/sigillo/v1/`.

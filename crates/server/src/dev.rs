@@ -39,6 +39,7 @@ const DATA: &str = "data";
 const LOG_KEY: &str = "keys/log.key";
 const RECEIPT_KEY: &str = "keys/receipt.key";
 const TRUST: &str = "trust.txt";
+const REMEMBERED: &str = "remembered";
 const CONFIG: &str = "sigillod.toml";
 /// Name of the file, of the source, and of its class.
 const SOURCES: [(&str, &str, &str); 3] =
@@ -90,6 +91,8 @@ pub fn announce(dir: &Path, listen: SocketAddr) -> Result<(), ServerError> {
         ca: &'static str,
         cert: String,
         key: String,
+        trust: &'static str,
+        remember: &'static str,
     }
     #[derive(Serialize)]
     struct Agent {
@@ -101,6 +104,8 @@ pub fn announce(dir: &Path, listen: SocketAddr) -> Result<(), ServerError> {
         ca: CA,
         cert: format!("{name}.pem"),
         key: format!("{name}.key"),
+        trust: TRUST,
+        remember: REMEMBERED,
     };
     write_toml(&dir.join("agent.toml"), &Agent { state_dir: "agent-state", server: endpoint("agent") })?;
     write_toml(&dir.join("sigillo.toml"), &endpoint(READER.0))

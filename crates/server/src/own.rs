@@ -138,8 +138,8 @@ impl Event {
 
     /// The statement's text.
     #[cfg(test)]
-    pub(crate) fn into_original(self) -> Option<Vec<u8>> {
-        Some(self.content.original.to_vec())
+    pub(crate) fn into_original(self) -> Vec<u8> {
+        self.content.original.to_vec()
     }
 
     fn encode(mut self, host: &str, time_ns: u64) -> Record {
@@ -297,8 +297,8 @@ impl Writer {
         }
         let place = self.place()?;
         // What was made, and why nothing was, if nothing was.
-        let made: Arc<Mutex<Option<Result<Submission, OwnError>>>> = Arc::default();
-        let slot = Arc::clone(&made);
+        let result: Arc<Mutex<Option<Result<Submission, OwnError>>>> = Arc::default();
+        let slot = Arc::clone(&result);
         let compose = move |state: &JournalState| {
             let record = make(state).map(|event| event.encode(&host, place.received.get()));
             let submission = record.and_then(|record| {
@@ -310,8 +310,8 @@ impl Writer {
             submission.map_err(|error| SubmitError::Refused(Refusal::Invalid(error.to_string())))
         };
         let outcome = self.journal.compose(Box::new(compose)).await;
-        let made = made.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (outcome, made) {
+        let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (outcome, result) {
             (Ok(receipt), Some(Ok(submission))) => {
                 (self.next, self.previous) = (submission.batch.end(), submission.batch.hash);
                 Ok(receipt)

@@ -11,7 +11,7 @@ use std::{
 };
 
 use sigillo_journal::{Journal, Opened, Options};
-use sigillo_model::limits::MESSAGE_MAX_BYTES;
+use sigillo_model::{limits::MESSAGE_MAX_BYTES, note::SigningKey};
 use sigillo_proto::{
     FILE_DESCRIPTOR_SET,
     v1::{audit_server::AuditServer, ingest_server::IngestServer, log_server::LogServer, query_server::QueryServer},
@@ -119,7 +119,7 @@ pub async fn run(
     let metrics = telemetry::metrics()?;
     let prepared = log::prepare(&settings)?;
     let clock = Arc::new(clock);
-    let (opened, known) = open(&settings).await?;
+    let (opened, known) = open(&settings, prepared.as_ref().map(log::Prepared::receipt_key)).await?;
     let journal = opened.journal.clone();
     let own = Own::start(journal.clone(), Arc::clone(&clock), &host());
     record_start(&own, &settings, &opened, &clock, &known).await?;
@@ -146,6 +146,7 @@ pub async fn run(
         started_ns: clock.believed().get(),
     });
     let control_socket = ControlSocket::bind(&settings.data_dir).map_err(ServerError::file(&settings.data_dir))?;
+    let resources = log::Resources::new(Arc::clone(&log), journal.reader());
     let ingest = Arc::new(grpc::Shared {
         journal: journal.clone(),
         identities: Arc::clone(&identities),
@@ -156,6 +157,7 @@ pub async fn run(
         limits: settings.limits,
         inflight: Arc::new(Semaphore::new(settings.limits.inflight_bytes)),
         tasks: tasks.clone(),
+        log: resources.clone(),
         streams: Mutex::new(HashMap::new()),
     });
     let reading = Arc::new(query::Shared {
@@ -166,7 +168,6 @@ pub async fn run(
         tasks: tasks.clone(),
         log: Arc::clone(&log),
     });
-    let resources = log::Resources::new(Arc::clone(&log), journal.reader());
     let log_service = log::LogService::new(resources.clone(), Arc::clone(&identities));
     let routes = Routes::new(health_service)
         .add_service(reflection()?)
@@ -227,10 +228,11 @@ pub async fn run(
 }
 
 /// Opens the journal and reads its register of classes, which the configuration must not contradict.
-async fn open(settings: &Settings) -> Result<(Opened, ClassNames), ServerError> {
+async fn open(settings: &Settings, receipt_key: Option<Arc<SigningKey>>) -> Result<(Opened, ClassNames), ServerError> {
     let options = Options {
         reserve_bytes: settings.reserve_bytes,
         queue_bytes: settings.limits.queue_bytes,
+        receipt_key,
         ..Options::new(&settings.data_dir, settings.origin.clone())
     };
     let configured = settings.classes.clone();

@@ -213,6 +213,8 @@ impl Server {
             cert: file(format!("{name}.pem")),
             key: file(format!("{name}.key")),
             name: None,
+            trust: None,
+            remember: None,
         }
     }
 

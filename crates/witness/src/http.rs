@@ -13,7 +13,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use sigillo_model::add_checkpoint::{AddCheckpointError, BODY_MAX_BYTES, SIZE_CONTENT_TYPE};
+use sigillo_model::{
+    add_checkpoint::{AddCheckpointError, BODY_MAX_BYTES, SIZE_CONTENT_TYPE},
+    checkpoint::CheckpointError,
+};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
@@ -61,6 +64,8 @@ async fn add_checkpoint(State(witness): State<Arc<Witness>>, body: Body) -> Resp
 fn refused(refusal: &Refusal) -> Response {
     let status = match refusal {
         Refusal::Body(AddCheckpointError::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
+        // An empty tree can't have another root, as a wrong proof can't lead to it.
+        Refusal::Checkpoint(CheckpointError::EmptyRoot) => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::Body(_) | Refusal::Checkpoint(_) | Refusal::Backwards { .. } => StatusCode::BAD_REQUEST,
         Refusal::UnknownLog(_) => StatusCode::NOT_FOUND,
         Refusal::NotSigned(_) => StatusCode::FORBIDDEN,

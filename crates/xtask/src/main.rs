@@ -7,6 +7,7 @@
 
 mod build;
 mod demo;
+mod foreign;
 mod system;
 
 use std::{
@@ -35,7 +36,8 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
-    /// Check formatting and lints where those tools are installed, then run all tests.
+    /// Check formatting and lints where those tools are installed, then run all tests, also those
+    /// against programs of others where these can be built (Go 1.21 or later; `foreign` as the filter runs them alone).
     Test {
         /// Run only the tests whose name contains this, without the checks.
         filter: Option<String>,

@@ -91,7 +91,9 @@ pub(super) fn replay(
     runtime.block_on(async {
         for order in orders {
             let submission = submission(&journal, order, now).map_err(|error| failed(&error))?;
-            journal.submit(submission).await.map_err(|error| failed(&error))?;
+            let receipt = journal.submit(submission).await.map_err(|error| failed(&error))?;
+            // What it erases is gone from the copy's files before the copy is anybody's journal.
+            journal.removal(receipt.seq.get()).await.map_err(|error| failed(&error))?;
         }
         let head = journal.head();
         journal.close().await.map_err(|error| failed(&error))?;

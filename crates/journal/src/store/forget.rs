@@ -8,15 +8,12 @@ use std::{collections::BTreeSet, fs, path::Path, sync::RwLockReadGuard, thread, 
 
 use rocksdb::{BottommostLevelCompaction, CompactOptions, DB, FlushOptions, LiveFile};
 
-use super::{StoreError, StoreErrorKind, handle, opened};
+use super::{KeyRange, StoreError, StoreErrorKind, handle, opened};
 use crate::layout::Table;
 
 /// How long files that nothing refers to any more may take to go: a reader may hold them for a moment.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// First and last key.
-type Keys = (Vec<u8>, Vec<u8>);
 
 /// See [`super::Store::forget`]. The lock is taken anew for each step, so that whoever must have the database for himself waits for
 /// one step only.
@@ -24,10 +21,10 @@ pub(super) fn forget<'a>(
     lock: impl Fn() -> RwLockReadGuard<'a, Option<DB>>,
     path: &Path,
     table: Table,
-    keys: &[Keys],
+    keys: &[KeyRange],
     goes_on: &dyn Fn() -> bool,
 ) -> Result<bool, StoreError> {
-    let logs = names(path, |name, bytes| name.ends_with(".log") && bytes > 0)?;
+    let logs = names(path, |name, bytes| name.strip_suffix(".log").is_some() && bytes > 0)?;
     let (tables, steps) = {
         let guard = lock();
         let db = opened(&guard)?;
@@ -83,7 +80,7 @@ fn flush(db: &DB) -> Result<(), StoreError> {
 }
 
 /// The tables that may hold values of these keys.
-fn old_tables(db: &DB, table: Table, keys: &[Keys]) -> Result<Vec<LiveFile>, StoreError> {
+fn old_tables(db: &DB, table: Table, keys: &[KeyRange]) -> Result<Vec<LiveFile>, StoreError> {
     let mut files = db.live_files()?;
     files
         .retain(|file| file.column_family_name == table.name() && keys.iter().any(|keys| common(file, keys).is_some()));
@@ -91,15 +88,15 @@ fn old_tables(db: &DB, table: Table, keys: &[Keys]) -> Result<Vec<LiveFile>, Sto
 }
 
 /// What of a range lies within a table.
-fn common(file: &LiveFile, (first, last): &Keys) -> Option<Keys> {
+fn common(file: &LiveFile, (first, last): &KeyRange) -> Option<KeyRange> {
     let (start, end) = (file.start_key.as_ref()?, file.end_key.as_ref()?);
     (start <= last && first <= end).then(|| (first.max(start).clone(), last.min(end).clone()))
 }
 
 /// For each table the keys from the first to the last that are asked for, so that each is compacted once.
-fn ranges(files: &[LiveFile], keys: &[Keys]) -> BTreeSet<Keys> {
+fn ranges(files: &[LiveFile], keys: &[KeyRange]) -> BTreeSet<KeyRange> {
     let span = |file: &LiveFile| {
-        let parts: Vec<Keys> = keys.iter().filter_map(|keys| common(file, keys)).collect();
+        let parts: Vec<KeyRange> = keys.iter().filter_map(|keys| common(file, keys)).collect();
         let first = parts.iter().map(|(first, _)| first).min()?;
         let last = parts.iter().map(|(_, last)| last).max()?;
         Some((first.clone(), last.clone()))

@@ -2,8 +2,10 @@
 
 use sigillo_journal::ReadError;
 use sigillo_model::{
+    class::Class,
     ids::RetentionId,
     note::NOTE_MAX_BYTES,
+    policy::Policy,
     statement::{Act, Order},
 };
 use sigillo_proto::v1::RemovalResponse;
@@ -19,7 +21,7 @@ pub(super) async fn execute(shared: &Shared, caller: &Caller, order: &[u8]) -> R
     }
     let order = Order::parse(order, shared.journal.origin())
         .map_err(|error| Status::invalid_argument(format!("the order can't be read: {error}")))?;
-    let officers = shared.log.trust().map(|trust| trust.officers()).unwrap_or_default();
+    let officers = shared.log.trust().map(Policy::officers).unwrap_or_default();
     if officers.is_empty() {
         return Err(Status::failed_precondition(
             "the server's trust file names no officers: add `officer` lines, and name the file in [checkpoint]",
@@ -53,6 +55,11 @@ pub(super) async fn execute(shared: &Shared, caller: &Caller, order: &[u8]) -> R
 pub(super) async fn purge(shared: &Shared, caller: &Caller, class: u32) -> Result<RemovalResponse, Status> {
     let class = u16::try_from(class).map(RetentionId::new);
     let class = class.map_err(|_| Status::invalid_argument("a retention class has a number below 65,536"))?;
+    if class == Class::Journal.retention() {
+        return Err(Status::failed_precondition(
+            "the product's own records are not purged: they hold the statements and registers by which the others are read",
+        ));
+    }
     let now = shared.clock.now().map_err(|stepped| {
         Status::failed_precondition(format!("the clock was stepped by {} ns: nothing is purged by it", stepped.by_ns))
     })?;

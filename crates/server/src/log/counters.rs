@@ -43,17 +43,17 @@ impl Counters {
         let mut salt = [0; 32];
         getrandom::fill(&mut salt).map_err(|error| OwnError::Random(error.to_string()))?;
         let last = std::mem::take(&mut self.last);
-        let (give_back, given_back) = oneshot::channel();
+        let (keep, kept) = oneshot::channel();
         let recorded = own
             .compose(move |state| {
                 let (event, entries) = statement(state, salt, &last);
                 // Whoever asked may be gone.
-                let _ = give_back.send(if event.is_some() { entries } else { last });
+                let _ = keep.send(if event.is_some() { entries } else { last });
                 event.ok_or_else(|| OwnError::Journal("there are too many sources and tenants for one record".into()))
             })
             .await;
         // Lost only with the record: then all are named again.
-        self.last = given_back.await.unwrap_or_default();
+        self.last = kept.await.unwrap_or_default();
         self.end = recorded?.seq.get().saturating_add(1);
         Ok(self.end)
     }
@@ -117,7 +117,7 @@ mod tests {
         state.sources.insert(agent, stands(7));
         state.tenants.insert(TenantId::from_name(PROVIDER), Count::new(12));
         let told = |event: Event| {
-            let text = String::from_utf8(event.into_original().unwrap()).unwrap();
+            let text = String::from_utf8(event.into_original()).unwrap();
             counters::Counters::parse(&text, &origin).unwrap()
         };
         let (event, entries) = statement(&state, [1; 32], &HashMap::new());

@@ -47,6 +47,13 @@ pub(crate) struct Prepared {
     links: Vec<(usize, Link)>,
 }
 
+impl Prepared {
+    /// The key that signs receipts, for the journal's writer.
+    pub(crate) fn receipt_key(&self) -> Arc<SigningKey> {
+        Arc::new(self.receipt.clone())
+    }
+}
+
 /// Name of the key that signs receipts.
 pub(crate) fn receipt_name(origin: &Origin) -> String {
     format!("{origin}/receipts")

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use sigillo_journal::{ReadError, Reader};
-use sigillo_model::{ids::NodeHash, tile::TilePath};
+use sigillo_model::{
+    ids::{ChainHash, NodeHash},
+    tile::TilePath,
+};
 use tokio::{
     sync::Semaphore,
     task::{JoinError, spawn_blocking},
@@ -65,9 +68,15 @@ impl Resources {
         self.blocking(move |reader| reader.tree(size)?.tile(&tile)).await
     }
 
-    /// Proof that record `index` is in the tree of `size`.
-    pub(crate) async fn inclusion(&self, index: u64, size: u64) -> Result<Vec<NodeHash>, ResourceError> {
-        self.blocking(move |reader| reader.inclusion(index, size)).await
+    /// The chain value of record `index`, and proof that it is in the tree of `size`.
+    pub(crate) async fn inclusion(&self, index: u64, size: u64) -> Result<(ChainHash, Vec<NodeHash>), ResourceError> {
+        let (entries, proof) = self
+            .blocking(move |reader| {
+                let proof = reader.inclusion(index, size)?;
+                Ok((reader.leaves(index..index.saturating_add(1))?, proof))
+            })
+            .await?;
+        Ok((entries.first().copied().ok_or(ResourceError::NotFound)?, proof))
     }
 
     /// Proof that the tree of `old` is the beginning of the tree of `new`.
@@ -83,11 +92,11 @@ impl Resources {
         let permit = Arc::clone(&self.room).acquire_owned().await.map_err(|_| ResourceError::NotFound)?;
         let reader = self.reader.clone();
         // The permit goes along: a caller that goes away does not make room while its work goes on.
-        let made = spawn_blocking(move || {
-            let made = make(&reader);
+        let task = spawn_blocking(move || {
+            let outcome = make(&reader);
             drop(permit);
-            made
+            outcome
         });
-        Ok(made.await??)
+        Ok(task.await??)
     }
 }

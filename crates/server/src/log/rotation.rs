@@ -43,7 +43,7 @@ fn recorded(reader: &Reader, origin: &Origin, recovery: &[VerifierKey]) -> Resul
                 Some(rotation) if !rotations.contains(&rotation) => rotations.push(rotation),
                 Some(_) => {}
                 None => {
-                    tracing::warn!("the journal holds a rotation that the recovery key has not signed: not followed")
+                    tracing::warn!("the journal holds a rotation that the recovery key has not signed: not followed");
                 }
             }
         }

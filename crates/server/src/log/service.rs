@@ -111,8 +111,8 @@ impl Service for LogService {
     async fn get_inclusion(&self, request: Request<GetInclusionRequest>) -> Result<Response<v1::Proof>, Status> {
         self.check(&request)?;
         let GetInclusionRequest { sequence, size } = request.into_inner();
-        let proof = self.resources.inclusion(sequence, size).await.map_err(|error| unreadable(&error))?;
-        Ok(Response::new(hashes(&proof)))
+        let (entry, proof) = self.resources.inclusion(sequence, size).await.map_err(|error| unreadable(&error))?;
+        Ok(Response::new(v1::Proof { entry: entry.as_bytes().to_vec().into(), ..hashes(&proof) }))
     }
 
     async fn get_consistency(&self, request: Request<GetConsistencyRequest>) -> Result<Response<v1::Proof>, Status> {
@@ -146,7 +146,7 @@ fn message(published: &Published, state: v1::CheckpointState) -> v1::Checkpoint 
 }
 
 fn hashes(proof: &[sigillo_model::ids::NodeHash]) -> v1::Proof {
-    v1::Proof { hashes: proof.iter().map(|hash| hash.as_bytes().to_vec().into()).collect() }
+    v1::Proof { hashes: proof.iter().map(|hash| hash.as_bytes().to_vec().into()).collect(), ..v1::Proof::default() }
 }
 
 fn unreadable(error: &ResourceError) -> Status {

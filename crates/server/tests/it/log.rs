@@ -12,6 +12,7 @@ use sigillo_proto::v1::{self, CheckpointState};
 use sigillo_server::{clock::Clock, config::Config};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
     support::{Chain, Fixture, SOON, attribute, line},
@@ -248,7 +249,7 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         let to = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to)
+            copy(&entry.path(), &to);
         } else {
             let _ = fs::copy(entry.path(), to).unwrap();
         }
@@ -279,6 +280,12 @@ async fn refuses(dir: TempDir, witness: &Witness, quorum: &str, mut chain: Chain
         &server.search(v1::Filter { actions: vec!["checkpoint.refused".into()], ..Default::default() }).await[0],
     );
     assert!(refused.len() == 1 && body.contains(why), "{body}");
+    let health = async |service: &str| {
+        let request = HealthCheckRequest { service: service.into() };
+        HealthClient::new(server.channel("reader").await).check(request).await.unwrap().into_inner().status()
+    };
+    assert_eq!(health("sigillo.v1.Log").await, ServingStatus::NotServing);
+    assert_eq!(health("sigillo.v1.Ingest").await, ServingStatus::Serving);
     // Ingest goes on, and nothing new is signed for it.
     let size = server.ship(&mut chain, "taken all the same").await;
     sleep(Duration::from_millis(300)).await;

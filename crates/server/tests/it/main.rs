@@ -7,5 +7,6 @@ mod limits;
 mod log;
 mod publish;
 mod reads;
+mod receipts;
 mod support;
 mod witness;

@@ -73,7 +73,9 @@ async fn tiles_and_bundles_give_the_root_that_was_signed() {
     let above = hashes(&tile(&server, TileKind::Hashes(1), 0, size).await);
     for (index, expected) in above.iter().enumerate() {
         let mut root = RootBuilder::default();
-        hashes(&tile(&server, TileKind::Hashes(0), index as u64, size).await).iter().for_each(|hash| root.push(*hash));
+        for hash in hashes(&tile(&server, TileKind::Hashes(0), index as u64, size).await) {
+            root.push(hash);
+        }
         assert_eq!(root.root(), *expected);
     }
     // Smaller partial tiles were published once.

@@ -217,8 +217,13 @@ pub(crate) struct Append {
 
 impl Append {
     pub(crate) async fn open(channel: Channel) -> Result<Self, Status> {
+        Self::remembering(channel, Bytes::new()).await
+    }
+
+    /// Of a sender that remembers a checkpoint.
+    pub(crate) async fn remembering(channel: Channel, checkpoint: Bytes) -> Result<Self, Status> {
         let (sender, requests) = mpsc::channel(4);
-        let hello = v1::Hello { protocol: 1, agent: "test".into(), ..Default::default() };
+        let hello = v1::Hello { protocol: 1, agent: "test".into(), checkpoint, ..Default::default() };
         sender.send(AppendRequest { message: Some(Request::Hello(hello)) }).await.unwrap();
         let mut client = IngestClient::new(channel).max_encoding_message_size(usize::MAX);
         let mut answers = client.append(ReceiverStream::new(requests)).await?.into_inner();
@@ -234,8 +239,22 @@ impl Append {
 
     /// The next answer, or the status with which the stream ends.
     pub(crate) async fn answer(&mut self) -> Result<Option<Answer>, Status> {
-        let answer = timeout(SOON, self.answers.message()).await.expect("the server answers")?;
-        Ok(answer.and_then(|answer| answer.message))
+        loop {
+            let answer = timeout(SOON, self.answers.message()).await.expect("the server answers")?;
+            match answer.and_then(|answer| answer.message) {
+                // Comes at its own time; who is interested asks for it.
+                Some(Answer::News(_)) => {}
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// What the server tells next of checkpoints. Nothing else may be under way.
+    pub(crate) async fn news(&mut self) -> v1::CheckpointNews {
+        match timeout(SOON, self.answers.message()).await.expect("news").unwrap().and_then(|answer| answer.message) {
+            Some(Answer::News(news)) => news,
+            other => panic!("no news but {other:?}"),
+        }
     }
 
     /// Sends a batch and returns its receipt.

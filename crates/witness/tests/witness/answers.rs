@@ -4,7 +4,11 @@ use std::{fs, net::TcpStream, os::unix::fs::PermissionsExt, sync::Arc};
 
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs, pki_types::ServerName};
 use sha2::{Digest, Sha256};
-use sigillo_model::note::{Note, Signature, VerifierKey};
+use sigillo_model::{
+    add_checkpoint::AddCheckpoint,
+    checkpoint::Checkpoint,
+    note::{Note, Signature, VerifierKey},
+};
 
 use crate::support::{Answer, Client, Log, Witness, log_key, run};
 
@@ -45,6 +49,11 @@ fn statuses_are_those_of_the_specification() {
     expect(post(&Log::new("example.com/other", 0, 5).request(0, 5).to_string()), 404, text, "");
     let forged = log.request(20, 30).to_string().replace("\n30\n", "\n31\n");
     expect(post(&forged), 403, text, "");
+    let empty = Checkpoint { origin: ORIGIN.into(), size: 0, root: sigillo_model::tree::leaf(b"") }.text();
+    let signature = log_key(ORIGIN).sign(&empty).unwrap();
+    let empty =
+        AddCheckpoint { old_size: 0, proof: Vec::new(), checkpoint: Note::new(empty, vec![signature]).unwrap() };
+    expect(post(&empty.to_string()), 422, text, "");
     expect(post(&log.request(20, 30).to_string()), 200, text, "");
 
     let hash = hex::encode(Sha256::digest(ORIGIN));

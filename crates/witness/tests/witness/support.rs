@@ -23,6 +23,7 @@ use sigillo_model::{
 /// A log whose full subtrees are all known.
 pub(crate) struct Log {
     origin: String,
+    version: u8,
     /// Full subtrees by height.
     levels: Vec<Vec<NodeHash>>,
 }
@@ -43,12 +44,17 @@ pub(crate) fn log_key(origin: &str) -> SigningKey {
 impl Log {
     /// A log of so many leaves; another `version` differs from the first leaf on.
     pub(crate) fn new(origin: &str, version: u8, size: u64) -> Self {
-        let mut levels = vec![(0..size).map(|n| leaf(&[n.to_be_bytes().as_slice(), &[version]].concat())).collect()];
+        let mut levels = vec![(0..size).map(|index| leaf(&entry(version, index))).collect()];
         while let Some(last) = levels.last().filter(|last: &&Vec<NodeHash>| last.len() > 1) {
             let next = last.chunks_exact(2).map(|pair| node(&pair[0], &pair[1])).collect();
             levels.push(next);
         }
-        Self { origin: origin.to_owned(), levels }
+        Self { origin: origin.to_owned(), version, levels }
+    }
+
+    /// What the leaf at this index stands for.
+    pub(crate) fn entry(&self, index: u64) -> Vec<u8> {
+        entry(self.version, index)
     }
 
     pub(crate) fn request(&self, old_size: u64, size: u64) -> AddCheckpoint {
@@ -57,6 +63,10 @@ impl Log {
         let signature = log_key(&self.origin).sign(&text).unwrap();
         AddCheckpoint { old_size, proof, checkpoint: Note::new(text, vec![signature]).unwrap() }
     }
+}
+
+fn entry(version: u8, index: u64) -> Vec<u8> {
+    [index.to_be_bytes().as_slice(), &[version; 24]].concat()
 }
 
 fn binary() -> PathBuf {
@@ -153,11 +163,11 @@ impl<S: Read + Write> Client<S> {
         let (mut length, mut content_type) = (0, String::new());
         loop {
             let line = self.line()?;
-            match line.split_once(": ") {
-                None => break,
-                Some(("content-length", value)) => length = value.parse().map_err(|_| broken())?,
-                Some(("content-type", value)) => value.clone_into(&mut content_type),
-                Some(_) => {}
+            let Some((name, value)) = line.split_once(": ") else { break };
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => length = value.parse().map_err(|_| broken())?,
+                "content-type" => value.clone_into(&mut content_type),
+                _ => {}
             }
         }
         let mut body = vec![0; length];

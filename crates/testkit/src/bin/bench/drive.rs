@@ -222,6 +222,7 @@ impl Sender {
                 }
                 Ok(None)
             }
+            append_response::Message::News(_) => Ok(None),
             append_response::Message::Throttle(wait) => Ok(Some(now + Duration::from_millis(u64::from(wait.wait_ms)))),
             other => bail!("the server answers {other:?}"),
         }
