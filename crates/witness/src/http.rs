@@ -65,14 +65,15 @@ fn refused(refusal: &Refusal) -> Response {
     let status = match refusal {
         Refusal::Body(AddCheckpointError::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
         // An empty tree can't have another root, as a wrong proof can't lead to it.
-        Refusal::Checkpoint(CheckpointError::EmptyRoot) => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Checkpoint(CheckpointError::EmptyRoot) | Refusal::Inconsistent(_) | Refusal::Sign(_) => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         Refusal::Body(_) | Refusal::Checkpoint(_) | Refusal::Backwards { .. } => StatusCode::BAD_REQUEST,
         Refusal::UnknownLog(_) => StatusCode::NOT_FOUND,
         Refusal::NotSigned(_) => StatusCode::FORBIDDEN,
         Refusal::OtherSize(size) | Refusal::OtherRoot(size) => {
             return (StatusCode::CONFLICT, [(CONTENT_TYPE, SIZE_CONTENT_TYPE)], format!("{size}\n")).into_response();
         }
-        Refusal::Inconsistent(_) | Refusal::Sign(_) => StatusCode::UNPROCESSABLE_ENTITY,
         // Paths are the operator's, who finds them in the log.
         Refusal::State(_) => {
             return answer(StatusCode::INTERNAL_SERVER_ERROR, "the witness can't remember: see its own log");
