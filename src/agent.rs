@@ -4,7 +4,7 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use sigillo_agent::{Config, Mode};
+use sigillo_agent::{AgentError, Config, Mode};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -31,6 +31,10 @@ The smallest configuration (paths are relative to the file):
 Try it first:   sigillo-agent check --config agent.toml
 Ship once:      sigillo-agent run --config agent.toml --once
 For ever:       sigillo-agent run --config agent.toml
+
+With `trust = \"trust.txt\"` in [server] the agent verifies receipts and checkpoints, and remembers the newest one. If the journal
+does not continue it, or holds something else than a receipt says, the agent writes down the evidence (misconduct-*.txt in
+its state_dir), ends with 7, and ships nothing more until somebody has acted and removed the file `misconduct` there.
 
 One certificate, one agent: a second agent, or `sigillo append`, that works at the same time with the same certificate opens
 a newer epoch of the source, and the journal takes nothing more of the older one, which ends with an error. Give each its own.
@@ -74,10 +78,16 @@ enum Command {
     },
 }
 
+/// The journal was caught at misconduct, now or before.
+const EXIT_MISCONDUCT: u8 = 7;
+
 fn main() -> ExitCode {
     work(Arguments::parse().command).unwrap_or_else(|error| {
         eprintln!("sigillo-agent: {error:#}");
-        ExitCode::FAILURE
+        match error.downcast_ref() {
+            Some(error) if AgentError::is_misconduct(error) => ExitCode::from(EXIT_MISCONDUCT),
+            _ => ExitCode::FAILURE,
+        }
     })
 }
 

@@ -11,6 +11,7 @@ use clap::{ArgGroup, Parser};
 use sigillo_server::{
     Controls, Listeners, check,
     clock::Clock,
+    command::{self, Command, EXIT_CODES},
     config::{Settings, default_listen, default_metrics_listen},
     dev, run, telemetry,
 };
@@ -21,9 +22,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The journal of a hosting provider: takes records over gRPC, chains them, and answers those who may read.
 #[derive(Debug, Parser)]
-#[command(version, after_help = SIGNALS)]
+#[command(version, after_help = format!("{SIGNALS}\n\n{EXIT_CODES}"))]
 #[command(group(ArgGroup::new("mode").required(true).args(["config", "dev"])))]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
+    /// Without one, the server runs
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Run by this configuration file
     #[arg(long, value_name = "FILE", conflicts_with = "dev")]
     config: Option<PathBuf>,
@@ -52,7 +57,11 @@ Signals:
 
 fn main() -> ExitCode {
     // Not through main's own result: that would print a person's mistake with a programmer's backtrace.
-    match start(&Arguments::parse()) {
+    let mut arguments = Arguments::parse();
+    if let Some(command) = arguments.command.take() {
+        return command::run(command);
+    }
+    match start(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sigillod: {error:#}");

@@ -5,17 +5,33 @@ use std::{collections::BTreeSet, process::Command};
 use serde_json::Value;
 
 /// Our crates, each with those that it may import. Whoever is not named here may not exist.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("sigillo-model", &[]),
+    ("sigillo-http", &[]),
     ("sigillo-proto", &["sigillo-model"]),
+    ("sigillo-verify", &["sigillo-proto", "sigillo-model"]),
     ("sigillo-client", &["sigillo-proto", "sigillo-model"]),
     ("sigillo-journal", &["sigillo-model"]),
     ("sigillo-query", &["sigillo-journal", "sigillo-proto", "sigillo-model"]),
-    ("sigillo-server", &["sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
+    ("sigillo-server", &["sigillo-http", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
     ("sigillo-agent", &["sigillo-client", "sigillo-proto", "sigillo-model"]),
-    ("sigillo-cli", &["sigillo-client", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
+    (
+        "sigillo-cli",
+        &[
+            "sigillo-client",
+            "sigillo-http",
+            "sigillo-journal",
+            "sigillo-query",
+            "sigillo-verify",
+            "sigillo-proto",
+            "sigillo-model",
+        ],
+    ),
     ("sigillo", &["sigillo-agent", "sigillo-cli", "sigillo-server"]),
-    (TESTKIT, &["sigillo-client", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
+    (
+        TESTKIT,
+        &["sigillo-client", "sigillo-journal", "sigillo-query", "sigillo-verify", "sigillo-proto", "sigillo-model"],
+    ),
     ("sigillo-witness", &["sigillo-model"]),
     ("xtask", &[]),
 ];
@@ -70,6 +86,18 @@ fn banned_crates_are_not_compiled_in() {
     assert!(compiled.contains("rustls") && compiled.contains("librocksdb-sys"), "this is not our tree: {compiled:?}");
     for name in BANNED {
         assert!(!compiled.contains(name), "{name} is compiled in: `cargo tree --invert {name}` says by whom");
+    }
+}
+
+#[test]
+fn the_verifier_is_small() {
+    // What a stranger must trust to check a file: no runtime, no network, no database.
+    let tree =
+        cargo(&["tree", "--package", "sigillo-verify", "--edges", "normal", "--prefix", "none", "--format", "{p}"]);
+    let compiled: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(compiled.contains("sigillo-model") && compiled.contains("prost"), "this is not our tree: {compiled:?}");
+    for name in ["tokio", "tonic", "hyper", "rustls", "rocksdb", "librocksdb-sys"] {
+        assert!(!compiled.contains(name), "the verifier compiles {name} in: `cargo tree -p sigillo-verify -i {name}`");
     }
 }
 

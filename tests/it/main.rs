@@ -1,9 +1,15 @@
 //! End-to-end tests on the real binaries, and of the house they live in. One module a subject.
 
 mod agent;
+mod audit;
+mod backup;
 mod drills;
+mod evidence;
 mod house;
 mod journey;
+mod log;
+mod orders;
+mod receipts;
 mod refusals;
 mod restart;
 mod support;

@@ -48,7 +48,7 @@ fn a_journal_that_its_own_server_finds_altered_is_altered() {
     let output = sigillo(dir.path(), &["verify", "--reason", "test", "-o", "json"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&report["verdict"], report["first_record"].as_u64()), (&"altered".into(), Some(place)), "{report}");
+    assert_eq!((&report["verdict"], report["from"].as_u64()), (&"altered".into(), Some(place)), "{report}");
     assert!(report["fault"].as_str().unwrap().contains(&format!("at record {place}")), "{report}");
     // Who only searches has no verdict, and no whole answer.
     let output = sigillo(dir.path(), &["query", "--reason", "test"]);

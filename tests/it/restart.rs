@@ -68,11 +68,11 @@ fn a_database_of_another_version_is_refused_and_left_alone() {
         database.put("meta", b"format", format).unwrap();
         database.close().unwrap();
     };
-    set_format(b"sigillo journal 2");
+    set_format(b"sigillo journal 3");
     assert!(!stopped.command.start_refused().unwrap().success());
     let log = stopped.command.log_tail();
-    assert!(log.contains("sigillo journal 2"), "the log names the version: {log}");
-    set_format(b"sigillo journal 1");
+    assert!(log.contains("sigillo journal 3"), "the log names the version: {log}");
+    set_format(b"sigillo journal 2");
     assert!(stopped.command.start().is_ok(), "nothing was harmed");
 }
 

@@ -27,6 +27,10 @@ pub struct Config {
     /// Tenant that all records concern. Default: the source's home tenant, as the server knows it.
     #[serde(default)]
     pub tenant: String,
+    /// How long, in seconds, a server may show an older checkpoint than the one remembered, or none, before shipping pauses: 1 to
+    /// 86,400. Default 60. Only with `server.trust`.
+    #[serde(default = "checkpoint_grace_s")]
+    pub checkpoint_grace_s: u64,
     /// How batches are cut.
     #[serde(default)]
     pub batch: BatchSettings,
@@ -125,6 +129,10 @@ impl Config {
         if !(1..=60_000).contains(&max_delay_ms) {
             return Err(format!("batch.max_delay_ms is {max_delay_ms}, it must be 1 to 60000"));
         }
+        if !(1..=86_400).contains(&self.checkpoint_grace_s) {
+            let given = self.checkpoint_grace_s;
+            return Err(format!("checkpoint_grace_s is {given}, it must be 1 to 86400"));
+        }
         for (name, value) in [("host", &self.host), ("tenant", &self.tenant)] {
             if value.len() > FIELD_MAX_BYTES {
                 return Err(format!("{name} has {} bytes, at most {FIELD_MAX_BYTES} are taken", value.len()));
@@ -140,6 +148,10 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn checkpoint_grace_s() -> u64 {
+    60
 }
 
 fn machine_name() -> String {

@@ -26,6 +26,13 @@ pub enum AgentError {
     /// Another agent works with this state.
     #[error("{}: another agent works with this state directory; give each its own `state_dir`", .0.display())]
     InUse(PathBuf),
+    /// The journal was caught before, and nobody has acted yet.
+    #[error(
+        "{}: the journal was caught at misconduct, and nothing is shipped until somebody has acted. That file says what was found, \
+         where the evidence is and how to go on; remove it then",
+        .0.display()
+    )]
+    Paused(PathBuf),
     /// The connection to the server, or what the server said.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -42,4 +49,11 @@ pub enum AgentError {
         "stopped with {0} records not acknowledged; those of files and of the journal are read again at the next start"
     )]
     Unacknowledged(u64),
+}
+
+impl AgentError {
+    /// Whether shipping pauses because the journal was caught at misconduct, now or before.
+    pub fn is_misconduct(&self) -> bool {
+        matches!(self, Self::Paused(_) | Self::Client(ClientError::Misconduct { .. }))
+    }
 }

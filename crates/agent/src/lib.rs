@@ -11,6 +11,7 @@ mod check;
 mod config;
 mod error;
 mod line;
+mod receipts;
 mod record;
 mod run;
 mod source;

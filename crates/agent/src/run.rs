@@ -10,7 +10,7 @@ use std::{
 
 use sd_notify::NotifyState;
 use sigillo_client::{
-    Backoff, ClientError, Connection,
+    Backoff, ClientError, Connection, Guard,
     ship::{Options, Outcome, Settled, Shipper},
 };
 use sigillo_model::ids::Epoch;
@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     AGENT, AgentError, Config,
+    receipts::Receipts,
     record::Stream,
     source::{Chunk, Mark, file, journald, stdin},
     state::{State, StateDir},
@@ -53,13 +54,28 @@ pub enum Mode {
 /// Ships until everything is shipped or `stop` is cancelled. A stop waits up to 10 s for the last acks.
 pub async fn run(config: Config, mode: Mode, stop: CancellationToken) -> Result<(), AgentError> {
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
+    state_dir.check_not_paused()?;
+    let result = ship(config, mode, stop, Arc::clone(&state_dir)).await;
+    if let Err(AgentError::Client(error @ ClientError::Misconduct { .. })) = &result {
+        error!("shipping pauses until a person acts: {error}");
+        state_dir.pause(error)?;
+    }
+    result
+}
+
+async fn ship(config: Config, mode: Mode, stop: CancellationToken, state_dir: Arc<StateDir>) -> Result<(), AgentError> {
     let state = state_dir.load()?;
+    let receipts = Receipts::new(state_dir.path());
+    let guard = guard(&config, &receipts)?;
     // Before anything is shipped: who can't remember what was acknowledged would ship it at every start again.
     state_dir.save(&state)?;
     // We are at work even while the server is away.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let Some(shipper) = unless(&stop, start(&config, &state, mode)).await else { return Ok(()) };
-    let mut agent = Agent { state_dir, shipper: shipper?, state, marks: VecDeque::new(), save_at: None };
+    let Some(shipper) = unless(&stop, start(&config, &state, guard.as_ref(), mode)).await else {
+        return Ok(());
+    };
+    let (shipper, marks) = (shipper?, VecDeque::new());
+    let mut agent = Agent { state_dir, shipper, state, receipts, guard, marks, save_at: None };
 
     let (chunks_end, mut chunks) = mpsc::channel(CHUNKS);
     let mut sources = spawn_sources(&config, &agent.state, mode, &chunks_end);
@@ -88,6 +104,8 @@ struct Agent {
     state_dir: Arc<StateDir>,
     shipper: Shipper,
     state: State,
+    receipts: Receipts,
+    guard: Option<Arc<Guard>>,
     /// One per record that is not settled, oldest first.
     marks: VecDeque<(Arc<str>, Mark)>,
     /// When the state must be saved, if it has changed.
@@ -102,7 +120,8 @@ impl Agent {
             let (cut_at, save_at) = (self.shipper.deadline(), self.save_at);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                settled = self.shipper.settled(), if waiting > 0 => self.settle(settled?, stop).await?,
+                // Also while nothing waits: that the journal was caught at misconduct is said here.
+                settled = self.shipper.settled() => self.settle(settled?, stop).await?,
                 () = at(save_at) => if let Err(error) = self.save().await {
                         // What is acknowledged meanwhile is only at stake if we end. Ending would ship it again for sure.
                         error!(%error, "the state can't be saved; trying again");
@@ -159,12 +178,15 @@ impl Agent {
     }
 
     async fn settle(&mut self, settled: Settled, stop: &CancellationToken) -> Result<(), AgentError> {
-        if let Outcome::Refused { batch, message } = settled.outcome {
-            let path = self.set_aside(&batch, &message, stop).await?;
-            error!(
-                records = batch.count, file = %path.display(), said = message,
-                "the server refused records; they are set aside"
-            );
+        match settled.outcome {
+            Outcome::Durable(receipt) => self.receipts.take(self.shipper.welcome(), &receipt),
+            Outcome::Refused { batch, message } => {
+                let path = self.set_aside(&batch, &message, stop).await?;
+                error!(
+                    records = batch.count, file = %path.display(), said = message,
+                    "the server refused records; they are set aside"
+                );
+            }
         }
         let count = usize::try_from(settled.records).unwrap_or(usize::MAX).min(self.marks.len());
         let mut settled_marks = self.marks.drain(..count).peekable();
@@ -203,8 +225,16 @@ impl Agent {
             return Ok(());
         }
         let (state_dir, state) = (Arc::clone(&self.state_dir), self.state.clone());
+        let receipts = self.receipts.unsaved(self.guard.as_deref());
+        let save = move || {
+            if let Err(error) = receipts.write() {
+                // They prove to others what the journal took; that it took it, the state says.
+                error!(%error, "receipts can't be kept: free space, or correct the directory's rights");
+            }
+            state_dir.save(&state)
+        };
         // A task that panicked has said so.
-        let saved = tokio::task::spawn_blocking(move || state_dir.save(&state)).await.unwrap_or(Ok(()));
+        let saved = tokio::task::spawn_blocking(save).await.unwrap_or(Ok(()));
         if saved.is_err() {
             self.save_at = Some(Instant::now() + SAVE_EVERY);
         }
@@ -212,14 +242,27 @@ impl Agent {
     }
 }
 
+/// What the server is held to, if there is a trust file.
+fn guard(config: &Config, receipts: &Receipts) -> Result<Option<Arc<Guard>>, AgentError> {
+    let Some(trust) = &config.server.trust else {
+        warn!("there is no trust file (`server.trust`): checkpoints and receipts of the server are not verified");
+        return Ok(None);
+    };
+    let dir = config.server.remember.as_ref().unwrap_or(&config.state_dir);
+    let guard = Guard::open(trust, dir, Duration::from_secs(config.checkpoint_grace_s))?;
+    guard.hold(receipts.open()?);
+    Ok(Some(Arc::new(guard)))
+}
+
 /// Opens the connection and an epoch; in the end it succeeds, or the configuration is wrong.
-async fn start(config: &Config, state: &State, mode: Mode) -> Result<Shipper, AgentError> {
+async fn start(config: &Config, state: &State, guard: Option<&Arc<Guard>>, mode: Mode) -> Result<Shipper, AgentError> {
     let options = Options {
         max_records: config.batch.max_records,
         max_bytes: config.batch.max_bytes,
         max_delay: config.batch.max_delay(),
         window_bytes: WINDOW_BYTES,
         after: Epoch::new(state.epoch),
+        guard: guard.cloned(),
         ..Options::new(AGENT)
     };
     let mut backoff = Backoff::default();
@@ -232,8 +275,10 @@ async fn start(config: &Config, state: &State, mode: Mode) -> Result<Shipper, Ag
                 info!(origin = welcome.origin, class = welcome.class, "connected");
                 return Ok(shipper);
             }
-            Err(error @ (ClientError::File { .. } | ClientError::Url { .. })) => return Err(error.into()),
-            Err(error) if mode == Mode::Once && matches!(error, ClientError::Refused { .. }) => {
+            Err(error @ (ClientError::File { .. } | ClientError::Url { .. } | ClientError::Misconduct { .. })) => {
+                return Err(error.into());
+            }
+            Err(error @ (ClientError::Refused { .. } | ClientError::Checkpoint(_))) if mode == Mode::Once => {
                 return Err(error.into());
             }
             Err(error) => error,

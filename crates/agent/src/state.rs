@@ -10,10 +10,13 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use sigillo_client::ClientError;
 
 use crate::{AgentError, source::Mark};
 
 const VERSION: u32 = 1;
+/// While this file stands nothing is shipped.
+const MISCONDUCT: &str = "misconduct";
 
 /// How far a file was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,15 +129,32 @@ impl StateDir {
         Ok(self.path.join(format!("quarantine/{name}.zst")))
     }
 
+    /// Refuses to go on while misconduct of the journal stands that nobody has acted on.
+    pub(crate) fn check_not_paused(&self) -> Result<(), AgentError> {
+        let path = self.path.join(MISCONDUCT);
+        match fs::exists(&path) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(AgentError::Paused(path)),
+            Err(error) => Err(self.unwritable(&error)),
+        }
+    }
+
+    /// Remembers misconduct of the journal, so that nothing is shipped until a person has acted.
+    pub(crate) fn pause(&self, why: &ClientError) -> Result<(), AgentError> {
+        let text = format!(
+            "{why}.\n\nNothing is shipped while this file stands. What was not shipped waits in its files and in the systemd journal.\n\
+             When the matter is settled, remove this file and start the agent again.\n"
+        );
+        self.write(MISCONDUCT, text.as_bytes()).map_err(|error| self.unwritable(&error))
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let path = self.path.join(name);
-        let new = path.with_extension("new");
-        let mut file = open_private(&new)?;
-        file.set_len(0)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(path.parent().unwrap_or(&self.path))?.sync_all()
+        replace(&self.path.join(name), bytes)
     }
 
     fn unwritable(&self, error: &io::Error) -> AgentError {
@@ -143,6 +163,17 @@ impl StateDir {
             what: format!("can't be written ({error}): free space, or correct the directory's rights"),
         }
     }
+}
+
+/// Replaces a file so that after any crash either the old or the new content is there, readable by this account alone.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = open_private(&new)?;
+    file.set_len(0)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn open_private(path: &Path) -> io::Result<File> {

@@ -11,6 +11,8 @@ pub(crate) const EXIT_ALTERED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 const EXIT_UNREADABLE: u8 = 3;
 const EXIT_REFUSED: u8 = 4;
+pub(crate) const EXIT_STALE: u8 = 5;
+pub(crate) const EXIT_UNMET: u8 = 6;
 
 /// Says something to people, on standard error. What a server says is no more trusted than what a record says.
 pub(crate) fn tell(text: &str) {
@@ -39,6 +41,11 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Whether it may pass by itself: no connection, a server that fails, an end that did not come.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.exit_code() == Some(EXIT_UNREADABLE)
+    }
+
     /// The code to end with; `None` when whoever read our output has gone, which is no failure (`sigillo query | head`).
     pub(crate) fn exit_code(&self) -> Option<u8> {
         match self {
@@ -52,6 +59,8 @@ impl Failure {
                 | ClientError::Fork(_)
                 | ClientError::StaleEpoch(_),
             ) => Some(EXIT_REFUSED),
+            Self::Client(ClientError::Misconduct { stale: false, .. }) => Some(EXIT_ALTERED),
+            Self::Client(ClientError::Misconduct { stale: true, .. }) => Some(EXIT_STALE),
             Self::Usage(_) | Self::Client(ClientError::Url { .. } | ClientError::File { .. }) => Some(EXIT_USAGE),
             Self::Unreadable(_) | Self::Client(_) | Self::Io(_) => Some(EXIT_UNREADABLE),
         }

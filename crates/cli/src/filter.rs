@@ -4,8 +4,7 @@ use clap::Args;
 use jiff::Zoned;
 use sigillo_proto::v1;
 use sigillo_query::when;
-
-use crate::severity;
+use sigillo_verify::show::severity;
 
 /// Which records. Options of different kinds are joined by AND, repetitions of one by OR.
 #[derive(Debug, Args)]

@@ -3,15 +3,20 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use clap::Args;
-use sigillo_client::{Connection, Endpoint};
+use sigillo_client::{Connection, Endpoint, Guard};
 
 use crate::{
     failure::Failure,
     output::{Color, Format},
 };
+
+/// How long a stream of batches goes on while the server shows an older checkpoint than the one remembered.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// Options that every command takes.
 #[derive(Debug, Args)]
@@ -33,6 +38,9 @@ pub(crate) struct GlobalArgs {
     /// PEM file with the private key of that certificate, instead of the configured one
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
+    /// Trust file: who signs the journal's checkpoints and receipts, instead of the configured one
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) trust: Option<PathBuf>,
     /// Form of the output
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORM")]
     pub(crate) output: Format,
@@ -45,15 +53,38 @@ pub(crate) struct GlobalArgs {
 }
 
 impl GlobalArgs {
-    /// Connects to the server that options and configuration name.
+    /// Connects to the server that options and configuration name, and holds its newest checkpoint to the one remembered, if there
+    /// is a trust file.
     pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
-        Ok(Connection::open(&self.endpoint()?).await?)
+        let (connection, guard) = self.connect_guarded().await?;
+        if let Some(guard) = guard {
+            guard.look(&connection).await?;
+        }
+        Ok(connection)
+    }
+
+    /// The same for a command that holds the server to it by itself.
+    pub(crate) async fn connect_guarded(&self) -> Result<(Connection, Option<Arc<Guard>>), Failure> {
+        let endpoint = self.endpoint()?;
+        let guard = match &endpoint.trust {
+            Some(trust) => {
+                let dir = endpoint.remember.clone().map_or_else(remember_dir, Ok)?;
+                Some(Arc::new(Guard::open(trust, &dir, GRACE)?))
+            }
+            None => None,
+        };
+        Ok((Connection::open(&endpoint).await?, guard))
+    }
+
+    /// The trust file that options or configuration name.
+    pub(crate) fn trust(&self) -> Result<Option<PathBuf>, Failure> {
+        Ok(self.endpoint()?.trust)
     }
 
     fn endpoint(&self) -> Result<Endpoint, Failure> {
         if let (Some(url), Some(ca), Some(cert), Some(key)) = (&self.server, &self.ca, &self.cert, &self.key) {
             let (url, ca, cert, key) = (url.clone(), ca.clone(), cert.clone(), key.clone());
-            return Ok(Endpoint { url, ca, cert, key, name: None });
+            return Ok(Endpoint { url, ca, cert, key, name: None, trust: self.trust.clone(), remember: None });
         }
         let file = match &self.config {
             Some(file) => file.clone(),
@@ -72,8 +103,21 @@ impl GlobalArgs {
                 configured.clone_from(given);
             }
         }
+        if self.trust.is_some() {
+            endpoint.trust.clone_from(&self.trust);
+        }
         Ok(endpoint)
     }
+}
+
+/// Where checkpoints are remembered, unless the configuration says so.
+fn remember_dir() -> Result<PathBuf, Failure> {
+    let state = env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".local/state")));
+    let no_place =
+        "no folder to remember checkpoints in: give one as `remember` in the configuration, or set $XDG_STATE_HOME";
+    state.map(|state| state.join("sigillo")).ok_or_else(|| Failure::Usage(no_place.into()))
 }
 
 fn candidates() -> Vec<PathBuf> {
@@ -117,6 +161,7 @@ mod tests {
             ca: None,
             cert: None,
             key: None,
+            trust: None,
             output: Format::Text,
             color: Color::Auto,
             no_pager: false,

@@ -7,12 +7,12 @@ mod failure;
 mod filter;
 mod global;
 mod output;
-mod severity;
+mod receipts;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{append, completion, head, key, man, query, tail, verify};
+use commands::{append, completion, evidence, head, key, log, man, order, query, tail, verify};
 use failure::Failure;
 use global::GlobalArgs;
 
@@ -34,6 +34,9 @@ enum Command {
     Head(head::HeadArgs),
     Verify(verify::VerifyArgs),
     Key(key::KeyArgs),
+    Evidence(evidence::EvidenceArgs),
+    Log(log::LogArgs),
+    Order(order::OrderArgs),
     Completion(completion::CompletionArgs),
     Man(man::ManArgs),
 }
@@ -41,10 +44,12 @@ enum Command {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; for query also when nothing matched, for verify: intact
-  1  verify: the journal was altered
+  1  the journal was altered, or does not continue what its owner has signed before
   2  the command line or the configuration is wrong
   3  no connection, a server that fails, or something that can't be read to its end
-  4  the server refused";
+  4  the server refused
+  5  stale: the server shows an older state than the one remembered; verify: not the newest
+  6  verify: in order, but the trust file's quorum of witnesses is not met";
 
 /// Runs the program with the arguments of the process.
 pub fn run() -> ExitCode {
@@ -69,6 +74,9 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Head(args) => head::run(args, &global).await,
         Command::Verify(args) => verify::run(args, &global).await,
         Command::Key(args) => key::run(&args),
+        Command::Evidence(args) => evidence::run(args, &global).await,
+        Command::Log(args) => log::run(args, &global).await,
+        Command::Order(args) => order::run(args),
         Command::Completion(args) => completion::run(&args),
         Command::Man(args) => man::run(&args),
     }

@@ -11,8 +11,7 @@ use sigillo_proto::v1;
 
 use crate::{failure::Failure, global::GlobalArgs};
 
-pub(crate) mod escape;
-pub(crate) mod fields;
+pub(crate) use sigillo_verify::show::{escape, fields};
 mod pager;
 mod text;
 

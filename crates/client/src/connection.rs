@@ -26,7 +26,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 #[derive(Clone)]
 pub struct Connection {
     endpoint: Endpoint,
-    channel: Channel,
+    pub(crate) channel: Channel,
     peer: Peer,
 }
 
@@ -95,6 +95,11 @@ impl Connection {
         self.answers(self.audit().walk(request).await)
     }
 
+    /// Records with their proofs, as the beginning of an evidence file. One whose last message is not `ExportEnd` was cut off.
+    pub async fn export(&self, request: v1::ExportRequest) -> Result<Responses<v1::ExportResponse>, ClientError> {
+        self.answers(self.audit().export(request).await)
+    }
+
     fn query(&self) -> QueryClient<Channel> {
         QueryClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES)
     }
@@ -103,7 +108,7 @@ impl Connection {
         AuditClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES)
     }
 
-    fn answers<T>(
+    pub(crate) fn answers<T>(
         &self,
         answer: Result<tonic::Response<Streaming<T>>, tonic::Status>,
     ) -> Result<Responses<T>, ClientError> {
@@ -111,7 +116,7 @@ impl Connection {
         Ok(Responses::new(stream, &self.peer))
     }
 
-    fn error(&self, status: &tonic::Status) -> ClientError {
+    pub(crate) fn error(&self, status: &tonic::Status) -> ClientError {
         ClientError::from_status(&self.peer, status)
     }
 }

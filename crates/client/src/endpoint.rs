@@ -25,6 +25,13 @@ pub struct Endpoint {
     /// Name that the server's certificate must carry. By default the host of `url`.
     #[serde(default)]
     pub name: Option<String>,
+    /// The trust file: who signs the journal's checkpoints and receipts. Without it nothing that the server says is verified.
+    #[serde(default)]
+    pub trust: Option<PathBuf>,
+    /// Folder in which the newest checkpoint is remembered, and in which misconduct is written down; needs `trust`. Made if missing. By
+    /// default an agent's state directory, for people's commands `$XDG_STATE_HOME/sigillo`.
+    #[serde(default)]
+    pub remember: Option<PathBuf>,
 }
 
 /// Parts of the URL that are needed to connect.
@@ -38,7 +45,9 @@ pub(crate) struct Target {
 impl Endpoint {
     /// Makes relative paths relative to `base`, the folder of the configuration file.
     pub fn resolve(&mut self, base: &Path) {
-        for path in [&mut self.ca, &mut self.cert, &mut self.key] {
+        for path in
+            [&mut self.ca, &mut self.cert, &mut self.key].into_iter().chain(&mut self.trust).chain(&mut self.remember)
+        {
             *path = base.join(&*path);
         }
     }
@@ -63,7 +72,8 @@ mod tests {
     use super::*;
 
     fn endpoint(url: &str) -> Endpoint {
-        Endpoint { url: url.into(), ca: "ca.pem".into(), cert: "/x/a.pem".into(), key: "a.key".into(), name: None }
+        let (ca, cert, key) = ("ca.pem".into(), "/x/a.pem".into(), "a.key".into());
+        Endpoint { url: url.into(), ca, cert, key, name: None, trust: Some("trust.txt".into()), remember: None }
     }
 
     #[test]
@@ -81,5 +91,6 @@ mod tests {
         let mut endpoint = endpoint("https://a");
         endpoint.resolve(Path::new("/etc/sigillo"));
         assert_eq!((endpoint.ca, endpoint.cert), ("/etc/sigillo/ca.pem".into(), "/x/a.pem".into()));
+        assert_eq!(endpoint.trust, Some("/etc/sigillo/trust.txt".into()));
     }
 }

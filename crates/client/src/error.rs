@@ -103,6 +103,52 @@ pub enum ClientError {
         /// What hindered last.
         reason: String,
     },
+    /// A receipt that the trust file's keys don't bear out. What it acknowledges is not taken as durable.
+    #[error(
+        "the server's receipt for the batch from {first} of epoch {epoch} is not taken: {what}. Its records are kept; check the \
+         trust file, and ask the journal's operator"
+    )]
+    Receipt {
+        /// Epoch of the batch.
+        epoch: u64,
+        /// The sender's number of its first record.
+        first: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// A checkpoint that the trust file's keys don't bear out.
+    #[error("the server's checkpoint is not taken: {0}. Check the trust file, and ask the journal's operator")]
+    Checkpoint(String),
+    /// The file with the checkpoint that is remembered is of no use.
+    #[error(
+        "the remembered checkpoint {} {what}: restore it. To begin anew, which forgives the journal all before, remove it",
+        path.display()
+    )]
+    Remembered {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The journal was caught: what it shows does not fit what it has signed before.
+    #[error(
+        "{what}. {}. Show it to somebody whom the journal's owner does not command. To go on with the journal as it is now, remove \
+         {} and, of an agent, `receipts.open`: what is remembered is not held against it then",
+        evidence.as_ref().map_or("It could not be written down; the log has it".to_owned(), |path| {
+            format!("The evidence is in {}", path.display())
+        }),
+        remembered.display()
+    )]
+    Misconduct {
+        /// What it did.
+        what: String,
+        /// It shows an older state, or none: a restored backup, perhaps.
+        stale: bool,
+        /// Where that is written down.
+        evidence: Option<PathBuf>,
+        /// The file with the checkpoint that is remembered.
+        remembered: PathBuf,
+    },
     /// The caller does not take what was settled.
     #[error("too many batches are settled and not taken: flush now and then")]
     Untaken,

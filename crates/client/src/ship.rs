@@ -7,7 +7,7 @@
 mod link;
 mod window;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use sigillo_model::{
     block::BlockBuilder,
@@ -27,7 +27,7 @@ use self::{
     link::Link,
     window::{Draft, Window},
 };
-use crate::{ClientError, Connection, session::unix_nanos};
+use crate::{ClientError, Connection, Guard, session::unix_nanos};
 
 /// Settled batches that the link may report before the caller takes one.
 const REPORTS: usize = 16;
@@ -60,6 +60,8 @@ pub struct Options {
     pub refusals_are_final: bool,
     /// Is told why nothing goes on, once a reason.
     pub notice: Option<fn(&str)>,
+    /// Holds the server to what it has said. `None`: it is believed.
+    pub guard: Option<Arc<Guard>>,
 }
 
 impl Options {
@@ -75,6 +77,7 @@ impl Options {
             give_up_after: None,
             refusals_are_final: false,
             notice: None,
+            guard: None,
         }
     }
 }
@@ -134,13 +137,13 @@ pub struct Shipper {
 impl Shipper {
     /// Opens a stream on `connection` and a new epoch. Later connections to the same server are made as needed.
     pub async fn start(connection: &Connection, options: Options) -> Result<Self, ClientError> {
-        let session = connection.append(link::hello_asking(&options.agent)).await?;
+        let session = link::open(connection, &options, link::hello_asking(&options.agent)).await?;
         let welcome = session.welcome.clone();
         let window = Window::open(&welcome, options.after, unix_nanos())?;
         // One draft waits while the window is full; then pushing waits.
         let (drafts, drafts_end) = mpsc::channel(1);
         let (reports_end, reports) = mpsc::channel(REPORTS);
-        let link = Link::new(connection.endpoint().clone(), options.clone(), window, drafts_end, reports_end);
+        let link = Link::new(connection.clone(), options.clone(), window, drafts_end, reports_end);
         Ok(Self {
             options,
             welcome,

@@ -7,8 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use sigillo_model::{
     batch::Batch,
-    chain,
-    entry::{Entry, Run},
+    entry::{Entry, Run, Salts},
     ids::{Count, Epoch, Seq, SourceId, SourceSeq, TenantId},
     limits::{BATCH_MAX_RECORDS, BLOCK_MAX_BYTES},
     state::{JournalState, SourceState},
@@ -18,6 +17,7 @@ use crate::{
     error::SubmitError,
     frame::{Head, Receipt, Refusal, Submission},
     layout::{self, Table},
+    orders::Orders,
     store::{StoreError, WriteSet},
 };
 
@@ -27,16 +27,23 @@ pub(crate) struct Applied {
     pub(crate) outcomes: Vec<Result<Receipt, SubmitError>>,
     pub(crate) writes: WriteSet,
     pub(crate) touched: Vec<(SourceId, SourceState)>,
+    /// Sequences of statements by which something is to go.
+    pub(crate) removals: Vec<u64>,
 }
 
 /// Applies a frame to `state`. `remembered` looks a batch up by its key in `batches` and gives its receipt.
 pub(crate) fn apply(
     state: &mut JournalState,
+    orders: &mut Orders,
     frame: &[Submission],
     remembered: impl Fn(&[u8; 32]) -> Result<Option<Receipt>, StoreError>,
 ) -> Applied {
-    let mut applied =
-        Applied { outcomes: Vec::with_capacity(frame.len()), writes: WriteSet::default(), touched: Vec::new() };
+    let mut applied = Applied {
+        outcomes: Vec::with_capacity(frame.len()),
+        writes: WriteSet::default(),
+        touched: Vec::new(),
+        removals: Vec::new(),
+    };
     let mut in_frame: HashMap<[u8; 32], Receipt> = HashMap::new();
     let (mut sources, mut tenants) = (BTreeSet::new(), BTreeSet::new());
     for submission in frame {
@@ -60,6 +67,7 @@ pub(crate) fn apply(
             Ok(Place::Repeated(receipt)) => Ok(receipt),
             Ok(Place::Next) => append(state, submission, known, &mut applied.writes).inspect(|receipt| {
                 in_frame.insert(key, *receipt);
+                applied.removals.extend(orders.meet(&state.origin, submission, receipt, &mut applied.writes));
                 applied.writes.puts.push((Table::Batches, key.to_vec(), receipt.seq.get().to_be_bytes().to_vec()));
                 sources.insert(submission.source);
                 tenants.extend(submission.runs.iter().map(|run| run.tenant));
@@ -181,14 +189,16 @@ fn append(
         source_count,
         batch_hash: batch.hash,
         chain_hash: state.chain,
-        secret: batch.secret.clone(),
+        salts: Salts::Secret(batch.secret.clone()),
         tenants,
         runs,
         block_bytes: batch.block_bytes,
         compressed: &batch.compressed,
     };
-    let link = chain::link_all(state.chain, entry.envelopes(), &submission.commitments);
-    entry.chain_hash = link;
+    let mut rows = Vec::new();
+    state.link(entry.envelopes(), &submission.commitments, &mut rows);
+    entry.chain_hash = state.chain;
+    writes.puts.extend(rows.iter().map(layout::tree_row));
 
     for run in &submission.runs {
         let next = state.tenants.entry(run.tenant).or_default();
@@ -203,8 +213,6 @@ fn append(
             count: Count::new(source_count.get().saturating_add(count)),
         },
     );
-    state.size = state.size.saturating_add(count);
-    state.chain = link;
     state.receipt_time = entry.receipt_time;
     writes.puts.push((Table::Tail, layout::tail_key(entry.seq.get()).to_vec(), entry.encode()));
     Ok(Receipt::of(&entry, false))

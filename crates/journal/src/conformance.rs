@@ -21,26 +21,31 @@ use sigillo_model::{
     ids::{BatchHash, BatchSecret, Epoch, Origin, ReceiptTime, RetentionId, SourceId, SourceSeq, TenantId},
     record::{Record, RecordRef},
     state::JournalState,
+    statement::journal_source,
 };
 
 use crate::{
     Direction, Journal, OpenError, Opened, Options, Receipt, Refusal, StoreError, StoreErrorKind, Submission,
-    SubmitError, TenantRun,
+    SubmitError, TenantRun, conformance_tree,
     layout::{self, Table},
     options, recover,
-    store::{Pair, RocksStore, Store, WriteSet},
+    store::{KeyRange, Pair, RocksStore, Store, WriteSet},
     verify,
 };
 
 /// A store in memory. Cloning it is what a restart finds.
 #[derive(Clone, Default)]
-struct MemoryStore(Arc<Mutex<Rows>>);
+pub(crate) struct MemoryStore(pub(crate) Arc<Mutex<Rows>>);
 
-type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+pub(crate) type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
 impl Store for MemoryStore {
     fn commit(&self, writes: WriteSet) -> Result<(), StoreError> {
-        self.0.lock().unwrap().extend(writes.puts.into_iter().map(|(table, key, value)| ((table, key), value)));
+        let mut rows = self.0.lock().unwrap();
+        rows.extend(writes.puts.into_iter().map(|(table, key, value)| ((table, key), value)));
+        for key in writes.deletes {
+            rows.remove(&key);
+        }
         Ok(())
     }
 
@@ -66,6 +71,10 @@ impl Store for MemoryStore {
         Ok(pairs)
     }
 
+    fn forget(&self, _: Table, _: &[KeyRange], goes_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
+        Ok(goes_on())
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(u64::MAX)
     }
@@ -85,7 +94,7 @@ impl Store for MemoryStore {
 
 /// What becomes of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(crate) enum Fate {
     Good,
     /// An error, and nothing was written.
     Lost,
@@ -98,21 +107,34 @@ enum Fate {
 }
 
 /// Faults on the way to a store.
-struct Faulty {
+pub(crate) struct Faulty {
     inner: Arc<dyn Store>,
-    fates: Mutex<VecDeque<Fate>>,
+    pub(crate) fates: Mutex<VecDeque<Fate>>,
+    /// Of commits that carry removals out.
+    pub(crate) carried: Mutex<VecDeque<Fate>>,
     free_bytes: AtomicU64,
 }
 
 impl Faulty {
-    fn new(inner: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { inner, fates: Mutex::default(), free_bytes: AtomicU64::new(u64::MAX) })
+    pub(crate) fn new(inner: Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            fates: Mutex::default(),
+            carried: Mutex::default(),
+            free_bytes: AtomicU64::new(u64::MAX),
+        })
     }
 }
 
 impl Store for Faulty {
     fn commit(&self, writes: WriteSet) -> Result<(), StoreError> {
-        let fate = self.fates.lock().unwrap().pop_front().unwrap_or(Fate::Good);
+        let touches = |wanted| {
+            let mut tables = writes.puts.iter().map(|(table, ..)| *table).chain(writes.deletes.iter().map(|row| row.0));
+            tables.any(|table| table == wanted)
+        };
+        let carries = touches(Table::Pending) && !touches(Table::Meta);
+        let fates = if carries { &self.carried } else { &self.fates };
+        let fate = fates.lock().unwrap().pop_front().unwrap_or(Fate::Good);
         if matches!(fate, Fate::Good | Fate::Kept | Fate::FullKept) {
             self.inner.commit(writes)?;
         }
@@ -132,6 +154,10 @@ impl Store for Faulty {
         self.inner.scan(table, from, direction, max)
     }
 
+    fn forget(&self, table: Table, keys: &[KeyRange], goes_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
+        self.inner.forget(table, keys, goes_on)
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(self.free_bytes.load(Ordering::Relaxed))
     }
@@ -149,9 +175,12 @@ impl Store for Faulty {
     }
 }
 
+/// Number of the sender of the product's own records, statements among them.
+pub(crate) const OWN: u8 = 3;
+
 /// One thing that happens to a journal.
 #[derive(Debug, Clone)]
-enum Act {
+pub(crate) enum Act {
     /// The source's next batch, of so many records, spread over tenants.
     Send {
         source: u8,
@@ -183,14 +212,34 @@ enum Act {
         source: u8,
     },
     Restart,
+    /// Parts of records are erased by order; what becomes of the order's commit, and of the first commit that carries it out.
+    Erase {
+        targets: Vec<(prop::sample::Index, u8)>,
+        fate: Fate,
+        carried: Fate,
+    },
+    /// From now on records of every other place in a batch are kept for no time at all.
+    Keep,
+    /// What is due is purged.
+    Purge {
+        fate: Fate,
+        carried: Fate,
+    },
+    /// Minutes go by.
+    Later,
+}
+
+fn fates() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        8 => Just(Fate::Good), 1 => Just(Fate::Lost), 1 => Just(Fate::Kept), 1 => Just(Fate::FullLost), 1 => Just(Fate::FullKept),
+    ]
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let fate = prop_oneof![
-        8 => Just(Fate::Good), 1 => Just(Fate::Lost), 1 => Just(Fate::Kept), 1 => Just(Fate::FullLost), 1 => Just(Fate::FullKept),
-    ];
+    let targets = || proptest::collection::vec((any::<prop::sample::Index>(), 1_u8..8), 1..6);
     let act = prop_oneof![
-        8 => (0..3_u8, 1..9_u32, fate).prop_map(|(source, records, fate)| Act::Send { source, records, fate }),
+        8 => (0..3_u8, prop_oneof![4 => 1..9_u32, 1 => 200..700_u32], fates())
+            .prop_map(|(source, records, fate)| Act::Send { source, records, fate }),
         3 => (1..5_u32).prop_map(|records| Act::SendTogether { records }),
         2 => any::<prop::sample::Index>().prop_map(|which| Act::Repeat { which }),
         2 => any::<prop::sample::Index>().prop_map(|which| Act::Fork { which }),
@@ -198,52 +247,65 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (0..3_u8).prop_map(|source| Act::NewEpoch { source }),
         1 => (0..3_u8).prop_map(|source| Act::FullDisk { source }),
         2 => Just(Act::Restart),
+        3 => (targets(), fates(), fates()).prop_map(|(targets, fate, carried)| Act::Erase { targets, fate, carried }),
+        1 => Just(Act::Keep),
+        2 => (fates(), fates()).prop_map(|(fate, carried)| Act::Purge { fate, carried }),
+        2 => Just(Act::Later),
     ];
     proptest::collection::vec(act, 1..40)
 }
 
 /// A sender that keeps a batch until it has its receipt.
-struct Sender {
-    id: SourceId,
-    epoch: Epoch,
-    next: SourceSeq,
-    head: BatchHash,
-    unacknowledged: Option<Batch>,
+pub(crate) struct Sender {
+    pub(crate) id: SourceId,
+    pub(crate) epoch: Epoch,
+    pub(crate) next: SourceSeq,
+    pub(crate) head: BatchHash,
+    pub(crate) unacknowledged: Option<Batch>,
 }
 
 /// A journal under test, with what must be in it.
-struct Trial {
-    options: Options,
-    durable: Arc<dyn Store>,
+pub(crate) struct Trial {
+    pub(crate) options: Options,
+    pub(crate) durable: Arc<dyn Store>,
     reopen: fn(&Path, &Arc<dyn Store>) -> Arc<dyn Store>,
-    store: Arc<Faulty>,
-    journal: Option<Journal>,
-    senders: Vec<Sender>,
+    pub(crate) store: Arc<Faulty>,
+    pub(crate) journal: Option<Journal>,
+    pub(crate) senders: Vec<Sender>,
     /// The oracle: every acknowledged batch, with the receipt it got.
     acknowledged: Vec<(SourceId, Batch, Receipt)>,
-    clock: u64,
+    pub(crate) clock: u64,
+    /// What is to be gone: parts by sequence, and how far the short retention class is purged.
+    pub(crate) gone: BTreeMap<u64, u8>,
+    pub(crate) purged_to: u64,
 }
 
-fn origin() -> Origin {
+pub(crate) fn origin() -> Origin {
     Origin::new("test.example/journal").unwrap()
 }
 
-fn open(store: Arc<dyn Store>, options: &Options) -> Result<Opened, OpenError> {
+pub(crate) fn open(store: Arc<dyn Store>, options: &Options) -> Result<Opened, OpenError> {
     let exists = store.get(Table::Meta, layout::FORMAT_KEY)?.is_some();
     let head_file = recover::head_file(&options::head_path(&options.dir), &options.origin, exists)?;
     let recovered = recover::recover(&store, &options.origin, &head_file)?;
+    let recovered = recover::upgrade(&store, recovered)?;
     Journal::open_store(store, options, recovered, None)
 }
 
 impl Trial {
-    fn new(dir: &Path, durable: Arc<dyn Store>, reopen: fn(&Path, &Arc<dyn Store>) -> Arc<dyn Store>) -> Self {
+    pub(crate) fn new(
+        dir: &Path,
+        durable: Arc<dyn Store>,
+        reopen: fn(&Path, &Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Self {
         let options = Options::new(dir, origin());
         let store = Faulty::new(durable.clone());
         let opened = open(store.clone(), &options).unwrap();
         assert!(opened.created && !opened.unclean);
-        let senders = (0..3_u8)
+        let senders = (0..=OWN)
             .map(|number| {
-                let id = SourceId::from_name(&format!("source-{number}"));
+                let id =
+                    if number == OWN { journal_source() } else { SourceId::from_name(&format!("source-{number}")) };
                 let epoch = Epoch::new(1);
                 Sender {
                     id,
@@ -255,14 +317,25 @@ impl Trial {
             })
             .collect();
         let journal = Some(opened.journal);
-        Self { options, durable, reopen, store, journal, senders, acknowledged: Vec::new(), clock: 1_000 }
+        Self {
+            options,
+            durable,
+            reopen,
+            store,
+            journal,
+            senders,
+            acknowledged: Vec::new(),
+            clock: 1_000,
+            gone: BTreeMap::new(),
+            purged_to: 0,
+        }
     }
 
-    fn journal(&self) -> &Journal {
+    pub(crate) fn journal(&self) -> &Journal {
         self.journal.as_ref().unwrap()
     }
 
-    async fn act(&mut self, act: &Act) {
+    pub(crate) async fn act(&mut self, act: &Act) {
         match act {
             Act::Send { source, records, fate } => {
                 self.settle().await;
@@ -329,11 +402,15 @@ impl Trial {
                 self.send(usize::from(*source)).await.unwrap();
             }
             Act::Restart => self.restart().await,
+            Act::Erase { targets, fate, carried } => self.erase(targets, *fate, *carried).await,
+            Act::Keep => self.keep().await,
+            Act::Purge { fate, carried } => self.purge(*fate, *carried).await,
+            Act::Later => self.clock += 180_000_000_000,
         }
     }
 
     /// Sends again what is not acknowledged, after a restart where that is what it takes.
-    async fn settle(&mut self) {
+    pub(crate) async fn settle(&mut self) {
         for source in 0..self.senders.len() {
             if self.senders[source].unacknowledged.is_none() {
                 continue;
@@ -345,7 +422,7 @@ impl Trial {
         }
     }
 
-    async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         let journal = self.journal.take().unwrap();
         let size = journal.head().size;
         let closed = journal.close().await.is_ok();
@@ -358,19 +435,19 @@ impl Trial {
         self.journal = Some(opened.journal);
     }
 
-    fn make(&mut self, source: usize, records: u32) {
+    pub(crate) fn make(&mut self, source: usize, records: u32) {
         let sender = &mut self.senders[source];
         assert!(sender.unacknowledged.is_none());
         sender.unacknowledged = Some(batch_of(sender.id, sender.epoch, sender.next, sender.head, records, "true"));
     }
 
-    fn submission(&mut self, source: usize) -> Submission {
+    pub(crate) fn submission(&mut self, source: usize) -> Submission {
         self.clock += 1;
         let sender = &self.senders[source];
         self.submit_as(sender.id, sender.unacknowledged.clone().unwrap())
     }
 
-    async fn send(&mut self, source: usize) -> Result<Receipt, SubmitError> {
+    pub(crate) async fn send(&mut self, source: usize) -> Result<Receipt, SubmitError> {
         let submission = self.submission(source);
         let receipt = self.journal().submit(submission).await?;
         self.acknowledge(source, receipt);
@@ -384,47 +461,54 @@ impl Trial {
         self.acknowledged.push((sender.id, batch, Receipt { repeated: false, ..receipt }));
     }
 
-    fn submit_as(&self, source: SourceId, batch: Batch) -> Submission {
+    pub(crate) fn submit_as(&self, source: SourceId, batch: Batch) -> Submission {
         let mut inflater = Inflater::default();
         let commitments = batch::commitments(&batch.secret, &batch.open(&mut inflater).unwrap());
         let runs = (0..batch.count)
             .map(|record| TenantRun {
                 tenant: TenantId::from_name(&format!("tenant-{}", record / 2 % 3)),
-                retention: RetentionId::new(3),
+                retention: RetentionId::new(3 + u16::try_from(record % 2).unwrap()),
                 flags: Flags::default(),
                 records: 1,
             })
             .collect();
         // The clock goes back now and then; receipt time must not.
         let received = ReceiptTime::new(self.clock - self.clock % 7);
-        Submission { source, class: Class::Service.id(), batch, commitments, runs, received }
+        let class = if source == journal_source() { Class::Journal } else { Class::Service };
+        Submission { source, class: class.id(), batch, commitments, runs, received }
     }
 
     /// The journal holds what was acknowledged, once, in place and in order, and nothing else; and it verifies.
-    async fn check(mut self, verify_files: bool) {
+    pub(crate) async fn check(mut self, verify_files: bool) {
         self.settle().await;
+        self.journal().removals().wait_for(|removals| removals.pending.is_empty()).await.unwrap();
         let reader = self.journal().reader();
         let mut walker = Walker::whole(JournalState::genesis(origin()));
         let mut found = Vec::new();
+        let mut rows = Vec::new();
         for stored in reader.entries(0..u64::MAX, Direction::Forward) {
             let stored = stored.unwrap();
             walker.step(stored.bytes()).unwrap();
+            rows.extend_from_slice(walker.tree_rows());
             let entry = stored.entry().unwrap();
             found.push((
                 entry.seq,
                 entry.source,
                 entry.epoch,
                 entry.source_seq,
-                records_of(entry.compressed, entry.block_bytes),
+                entry.block(&mut Inflater::default()).unwrap().records().map(Record::from).collect::<Vec<_>>(),
             ));
         }
         let head = reader.head();
         walker.check_head(head.size, head.chain).unwrap();
+        walker.removed().unwrap();
+        conformance_tree::check(&reader, &self.durable, &rows);
         let mut expected: Vec<_> = self
             .acknowledged
             .iter()
             .map(|(source, batch, receipt)| {
-                (receipt.seq, *source, batch.epoch, batch.first, records_of(&batch.compressed, batch.block_bytes))
+                let records = self.remaining(receipt.seq.get(), records_of(&batch.compressed, batch.block_bytes));
+                (receipt.seq, *source, batch.epoch, batch.first, records)
             })
             .collect();
         expected.sort_by_key(|(seq, ..)| *seq);
@@ -455,7 +539,14 @@ impl Trial {
     }
 }
 
-fn batch_of(source: SourceId, epoch: Epoch, first: SourceSeq, previous: BatchHash, records: u32, word: &str) -> Batch {
+pub(crate) fn batch_of(
+    source: SourceId,
+    epoch: Epoch,
+    first: SourceSeq,
+    previous: BatchHash,
+    records: u32,
+    word: &str,
+) -> Batch {
     let mut builder = BlockBuilder::default();
     for index in 0..records {
         let content = format!("{word} {source} {epoch} {first} {index}");
@@ -471,7 +562,7 @@ fn records_of(compressed: &[u8], bytes: u32) -> Vec<Record> {
 
 fn run(trial: impl FnOnce(&Path) -> Trial, acts: &[Act], verify_files: bool) {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let mut trial = trial(dir.path());
         for act in acts {
@@ -481,11 +572,11 @@ fn run(trial: impl FnOnce(&Path) -> Trial, acts: &[Act], verify_files: bool) {
     });
 }
 
-fn in_memory(dir: &Path) -> Trial {
+pub(crate) fn in_memory(dir: &Path) -> Trial {
     Trial::new(dir, Arc::new(MemoryStore::default()), |_, store| store.clone())
 }
 
-fn on_rocksdb(dir: &Path) -> Trial {
+pub(crate) fn on_rocksdb(dir: &Path) -> Trial {
     let open = |dir: &Path| -> Arc<dyn Store> { Arc::new(RocksStore::open(&options::database_dir(dir)).unwrap()) };
     Trial::new(dir, open(dir), |_, store| {
         // Closed by the journal if that went well; a poisoned one is left to its store.
@@ -514,7 +605,7 @@ proptest! {
 #[test]
 fn a_journal_that_lost_records_is_not_opened() {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let mut trial = in_memory(dir.path());
         trial.act(&Act::Send { source: 0, records: 3, fate: Fate::Good }).await;
@@ -528,14 +619,14 @@ fn a_journal_that_lost_records_is_not_opened() {
 #[test]
 fn another_origin_or_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let trial = in_memory(dir.path());
         let other = Options::new(dir.path(), Origin::new("other.example").unwrap());
         let error = open(trial.durable.clone(), &other).unwrap_err();
         assert!(matches!(error, OpenError::Origin { .. }), "{error}");
         let puts = vec![(Table::Meta, layout::FORMAT_KEY.to_vec(), b"sigillo journal 9".to_vec())];
-        trial.durable.commit(WriteSet { puts }).unwrap();
+        trial.durable.commit(WriteSet { puts, ..WriteSet::default() }).unwrap();
         let error = open(trial.durable.clone(), &trial.options).unwrap_err();
         assert!(matches!(error, OpenError::Version { .. }), "{error}");
     });
@@ -544,7 +635,7 @@ fn another_origin_or_version_is_refused() {
 #[test]
 fn the_products_own_records_may_use_the_reserve() {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let mut trial = in_memory(dir.path());
         trial.store.free_bytes.store(100 << 20, Ordering::Relaxed);

@@ -95,6 +95,14 @@ pub enum ReadError {
     /// The database can't be read.
     #[error("the database can't be read: {0}")]
     Store(String),
+    /// More was asked for than there is.
+    #[error("{wanted}, and {durable} records are durable: ask for what the newest head covers")]
+    Beyond {
+        /// What was asked for.
+        wanted: String,
+        /// Number of records.
+        durable: u64,
+    },
 }
 
 impl From<StoreError> for ReadError {

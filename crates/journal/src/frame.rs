@@ -5,7 +5,8 @@ use sigillo_model::{
     entry::Entry,
     envelope::Flags,
     ids::{
-        BatchHash, ChainHash, ClassId, Commitment, Epoch, ReceiptTime, RetentionId, Seq, SourceId, SourceSeq, TenantId,
+        BatchHash, ChainHash, ClassId, Commitment, Epoch, NodeHash, ReceiptTime, RetentionId, Seq, SourceId, SourceSeq,
+        TenantId,
     },
     state::JournalState,
 };
@@ -47,13 +48,15 @@ pub struct Head {
     pub size: u64,
     /// Chain value of the last record, or genesis.
     pub chain: ChainHash,
+    /// Root of the tree over the chain values of all records.
+    pub root: NodeHash,
     /// Receipt time of the last record; 0 before the first.
     pub receipt_time: ReceiptTime,
 }
 
 impl Head {
     pub(crate) fn of(state: &JournalState) -> Self {
-        Self { size: state.size, chain: state.chain, receipt_time: state.receipt_time }
+        Self { size: state.size, chain: state.chain, root: state.tree.root(), receipt_time: state.receipt_time }
     }
 }
 

@@ -1,8 +1,11 @@
 //! Where a journal lives and what it may use.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use sigillo_model::ids::Origin;
+use sigillo_model::{ids::Origin, note::SigningKey};
 
 /// Where a journal lives and what it may use.
 #[derive(Debug, Clone)]
@@ -15,12 +18,14 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Bytes of batches that may wait for the writer before a sender has to. Default 64 MiB.
     pub queue_bytes: usize,
+    /// Signs receipts, one signature a frame. By default they are not signed.
+    pub receipt_key: Option<Arc<SigningKey>>,
 }
 
 impl Options {
     /// The defaults, for a journal in `dir`.
     pub fn new(dir: impl Into<PathBuf>, origin: Origin) -> Self {
-        Self { dir: dir.into(), origin, reserve_bytes: 1 << 30, queue_bytes: 64 << 20 }
+        Self { dir: dir.into(), origin, reserve_bytes: 1 << 30, queue_bytes: 64 << 20, receipt_key: None }
     }
 }
 
@@ -37,4 +42,14 @@ pub(crate) fn head_path(dir: &Path) -> PathBuf {
 /// File whose lock says that the journal is in use.
 pub(crate) fn lock_path(dir: &Path) -> PathBuf {
     dir.join("lock")
+}
+
+/// File that holds the last checkpoint that was signed, apart from the database; absent before the first.
+pub(crate) fn signed_path(dir: &Path) -> PathBuf {
+    dir.join("signed")
+}
+
+/// Folder in which the database is copied, by links, while a backup is written. What a crash left there is of no use.
+pub(crate) fn copying_dir(dir: &Path) -> PathBuf {
+    dir.join("copying")
 }

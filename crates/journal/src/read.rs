@@ -6,15 +6,18 @@ use sigillo_model::{
     audit::{Fault, Finding},
     chain,
     entry::Entry,
-    ids::{ChainHash, Origin, ReceiptTime, SourceId},
+    ids::{ChainHash, Origin, ReceiptTime, RetentionId, SourceId},
+    statement::{Erasure, Purge},
 };
 use tokio::sync::watch;
 
 use crate::{
     error::ReadError,
     frame::Head,
-    layout::{self, Table},
+    layout::{self, StoredHead, Table},
+    orders,
     store::{Direction, Pair, Store, StoreError, StoreErrorKind},
+    tree::Edges,
 };
 
 /// Bytes of entries that are read at once.
@@ -24,7 +27,8 @@ const CHUNK_BYTES: usize = 4 << 20;
 #[derive(Clone)]
 pub struct Reader {
     origin: Origin,
-    store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) edges: Arc<Edges>,
     head: watch::Receiver<Head>,
 }
 
@@ -36,7 +40,7 @@ impl std::fmt::Debug for Reader {
 
 impl Reader {
     pub(crate) fn new(origin: Origin, store: Arc<dyn Store>, head: watch::Receiver<Head>) -> Self {
-        Self { origin, store, head }
+        Self { origin, store, edges: Arc::default(), head }
     }
 
     /// The journal's name.
@@ -71,6 +75,18 @@ impl Reader {
             }
         }
         Ok(range.start)
+    }
+
+    /// What a purge of a retention class would take at `now`, as the server would state it; `None` if no retention statement is
+    /// in force for it or nothing is due.
+    pub fn plan_purge(&self, class: RetentionId, now: ReceiptTime) -> Result<Option<Purge>, ReadError> {
+        orders::plan_purge(&self.store, class, now, |due| self.first_received_since(due))
+    }
+
+    /// Why an erasure would not take what it names: a record that is not there yet, or one that holds a statement, which is never
+    /// erased. `None` if nothing stands in its way.
+    pub fn refuses(&self, erasure: &Erasure) -> Result<Option<String>, ReadError> {
+        orders::refuses(&self.store, self.head().size, erasure)
     }
 
     /// The entries of one source, newest first.
@@ -121,6 +137,11 @@ impl StoredEntry {
             return Err(altered(Fault::Sequence { expected: at, found: seq }));
         }
         Ok(Self { bytes, seq, end })
+    }
+
+    /// Sequence of its first record.
+    pub(crate) fn first(&self) -> u64 {
+        self.seq
     }
 
     /// As stored; what a verifier is fed.
@@ -272,7 +293,7 @@ pub(crate) fn pairs(store: &Arc<dyn Store>, table: Table) -> Pairs {
 }
 
 /// The durable head.
-pub(crate) fn head(store: &Arc<dyn Store>) -> Result<Head, StoreError> {
+pub(crate) fn head(store: &Arc<dyn Store>) -> Result<StoredHead, StoreError> {
     let damaged = || StoreError { kind: StoreErrorKind::Damaged, message: "the stored head can't be read".to_owned() };
     let value = store.get(Table::Meta, layout::HEAD_KEY)?.ok_or_else(damaged)?;
     layout::decode_head(&value).ok_or_else(damaged)
@@ -287,14 +308,14 @@ pub(crate) fn chain_at(store: &Arc<dyn Store>, origin: &Origin, size: u64) -> Re
 }
 
 /// The entry that holds a sequence.
-fn containing(store: &dyn Store, seq: u64) -> Result<Option<StoredEntry>, ReadError> {
+pub(crate) fn containing(store: &dyn Store, seq: u64) -> Result<Option<StoredEntry>, ReadError> {
     let found = store.scan(Table::Tail, &layout::tail_key(seq), Direction::Backward, 1)?;
     let Some((key, value)) = found.into_iter().next() else { return Ok(None) };
     let stored = StoredEntry::read(&key, value)?;
     Ok((stored.end > seq).then_some(stored))
 }
 
-fn derived(seq: u64, what: &str) -> ReadError {
+pub(crate) fn derived(seq: u64, what: &str) -> ReadError {
     ReadError::Altered(Finding { from: seq, to: seq, fault: Fault::Derived(what.to_owned()) })
 }
 

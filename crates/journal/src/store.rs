@@ -2,6 +2,8 @@
 //!
 //! The trait is the seam at which tests inject faults; `conformance.rs` holds what every store must keep.
 
+mod forget;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -9,11 +11,11 @@ use std::{
 };
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, InfoLogger, IteratorMode,
-    LogLevel, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, IteratorMode, LogLevel, WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
 
-use crate::layout::Table;
+use crate::layout::{FORMAT_1, FORMAT_KEY, Table};
 
 /// Which way to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +30,12 @@ pub enum Direction {
 #[derive(Debug, Default)]
 pub(crate) struct WriteSet {
     pub(crate) puts: Vec<(Table, Vec<u8>, Vec<u8>)>,
+    /// Keys that go; none of them is put too.
+    pub(crate) deletes: Vec<(Table, Vec<u8>)>,
 }
+
+/// First and last key of a range.
+pub(crate) type KeyRange = (Vec<u8>, Vec<u8>);
 
 /// A key and its value.
 pub(crate) type Pair = (Box<[u8]>, Box<[u8]>);
@@ -52,6 +59,8 @@ pub enum StoreErrorKind {
     NoSpace,
     /// The disk or the machine failed.
     Failed,
+    /// Something stands in the way for now; nothing is damaged or lost.
+    Busy,
 }
 
 /// What the journal asks of a database.
@@ -66,6 +75,10 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// there is one, or the error of the first.
     fn scan(&self, table: Table, from: &[u8], direction: Direction, max_bytes: usize) -> Result<Vec<Pair>, StoreError>;
 
+    /// Returns once no file of the database holds a value that stood under a key of these ranges (first and last key) before the
+    /// last commit: neither tables nor log. Gives false if it was told not to go on. Whatever stops it, it may be called again.
+    fn forget(&self, table: Table, keys: &[KeyRange], goes_on: &dyn Fn() -> bool) -> Result<bool, StoreError>;
+
     /// Free bytes of the disk it writes to.
     fn free_bytes(&self) -> io::Result<u64>;
 
@@ -78,6 +91,13 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Writes what is in memory out and closes. Later calls fail.
     fn close(&self) -> Result<(), StoreError>;
+
+    /// Makes a database in the new folder `to`, on the same disk, that holds all that was committed before the call, and some
+    /// whole commits after it at most. Commits go on meanwhile. Files that never change again are shared by hard links.
+    fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        let message = format!("this store has no files to be copied to {}", to.display());
+        Err(StoreError { kind: StoreErrorKind::Failed, message })
+    }
 }
 
 /// The journal's database.
@@ -132,17 +152,26 @@ fn open_database_read_only(path: &Path, log_recovery: DBRecoveryMode) -> Result<
     options.set_wal_recovery_mode(log_recovery);
     options.create_if_missing(false);
     options.create_missing_column_families(false);
-    check_current(path)?;
-    let mut names = DB::list_cf(&options, path)?;
-    names.sort_unstable();
-    let mut expected: Vec<&str> = Table::ALL.map(Table::name).to_vec();
-    expected.push(rocksdb::DEFAULT_COLUMN_FAMILY_NAME);
-    expected.sort_unstable();
-    if names != expected {
-        let message = format!("the database has the column families {names:?} where {expected:?} are expected");
-        return Err(StoreError { kind: StoreErrorKind::Damaged, message });
+    let manifest = manifest(path)?;
+    let names = DB::list_cf(&options, path)?;
+    let has = |name: &str| names.iter().any(|found| found == name);
+    let other = || {
+        let expected = Table::ALL.map(Table::name);
+        let message = format!("{manifest} lists the column families {names:?} where {expected:?} are expected");
+        StoreError { kind: StoreErrorKind::Damaged, message }
+    };
+    let known = |name: &str| Table::ALL.iter().any(|table| table.name() == name) || name == DEFAULT_COLUMN_FAMILY_NAME;
+    if !Table::FORMAT_1.map(Table::name).into_iter().all(has) || !names.iter().all(|name| known(name)) {
+        return Err(other());
     }
-    let db = DB::open_cf_descriptors_read_only(&options, path, descriptors(), false)?;
+    let descriptors = descriptors().into_iter().filter(|descriptor| has(descriptor.name()));
+    let db = DB::open_cf_descriptors_read_only(&options, path, descriptors, false)?;
+    // Only a journal of the first format may have fewer, and some of the others if its upgrade was cut short: a missing one must
+    // not be taken for an empty one.
+    let complete = Table::ALL.map(Table::name).into_iter().all(has);
+    if !complete && db.get_cf(handle(&db, Table::Meta)?, FORMAT_KEY)?.as_deref() != Some(FORMAT_1.as_bytes()) {
+        return Err(other());
+    }
     if db.iterator(IteratorMode::Start).next().transpose()?.is_some() {
         let message = "the default column family holds keys; the journal writes none there".to_owned();
         return Err(StoreError { kind: StoreErrorKind::Damaged, message });
@@ -150,8 +179,8 @@ fn open_database_read_only(path: &Path, log_recovery: DBRecoveryMode) -> Result<
     Ok(db)
 }
 
-/// The file `CURRENT` must name a manifest that is there. RocksDB would only say that a file of some name is missing.
-fn check_current(path: &Path) -> Result<(), StoreError> {
+/// The manifest that the file `CURRENT` names, which must be there. RocksDB would only say that a file of some name is missing.
+fn manifest(path: &Path) -> Result<String, StoreError> {
     let file = path.join("CURRENT");
     let text = fs::read(&file).map_err(|error| {
         let missing = error.kind() == io::ErrorKind::NotFound;
@@ -160,8 +189,8 @@ fn check_current(path: &Path) -> Result<(), StoreError> {
     })?;
     let name = String::from_utf8_lossy(&text);
     let named = name.strip_suffix('\n').filter(|name| name.starts_with("MANIFEST-") && path.join(name).is_file());
-    if named.is_some() {
-        return Ok(());
+    if let Some(name) = named {
+        return Ok(name.to_owned());
     }
     let message = format!("{} names {name:?}, which is no manifest that is there", file.display());
     Err(StoreError { kind: StoreErrorKind::Damaged, message })
@@ -205,27 +234,27 @@ fn descriptors() -> Vec<ColumnFamilyDescriptor> {
         .map(|table| match table {
             // Entries hold compressed blocks already.
             Table::Tail => family(table.name(), TAIL_BUFFER_BYTES, DBCompressionType::None),
+            // Hashes don't compress.
+            Table::Tree => family(table.name(), SMALL_BUFFER_BYTES, DBCompressionType::None),
             _ => family(table.name(), SMALL_BUFFER_BYTES, DBCompressionType::Lz4),
         })
         .collect();
-    families.push(family(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, SMALL_BUFFER_BYTES, DBCompressionType::Lz4));
+    families.push(family(DEFAULT_COLUMN_FAMILY_NAME, SMALL_BUFFER_BYTES, DBCompressionType::Lz4));
     families
 }
 
 /// The column family of a table, and an error rather than a panic if it is not there.
-macro_rules! family {
-    ($db:expr, $table:expr) => {
-        $db.cf_handle($table.name()).ok_or_else(|| StoreError {
-            kind: StoreErrorKind::Damaged,
-            message: format!("column family {} is missing", $table.name()),
-        })
-    };
+fn handle(db: &DB, table: Table) -> Result<&ColumnFamily, StoreError> {
+    db.cf_handle(table.name()).ok_or_else(|| StoreError {
+        kind: StoreErrorKind::Damaged,
+        message: format!("column family {} is missing", table.name()),
+    })
 }
 
 fn opened<'a>(guard: &'a RwLockReadGuard<'_, Option<DB>>) -> Result<&'a DB, StoreError> {
     guard
         .as_ref()
-        .ok_or_else(|| StoreError { kind: StoreErrorKind::Failed, message: "the database is closed".to_owned() })
+        .ok_or_else(|| StoreError { kind: StoreErrorKind::Busy, message: "the database is closed".to_owned() })
 }
 
 impl Store for RocksStore {
@@ -234,7 +263,10 @@ impl Store for RocksStore {
         let db = opened(&guard)?;
         let mut batch = WriteBatch::default();
         for (table, key, value) in &writes.puts {
-            batch.put_cf(family!(db, table)?, key, value);
+            batch.put_cf(handle(db, *table)?, key, value);
+        }
+        for (table, key) in &writes.deletes {
+            batch.delete_cf(handle(db, *table)?, key);
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
@@ -244,7 +276,10 @@ impl Store for RocksStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let guard = self.lock();
         let db = opened(&guard)?;
-        Ok(db.get_cf(family!(db, table)?, key)?)
+        let mut options = rocksdb::ReadOptions::default();
+        // Records stay in no cache: what is erased is to be nowhere. Nobody reads one twice anyway.
+        options.fill_cache(table != Table::Tail);
+        Ok(db.get_cf_opt(handle(db, table)?, key, &options)?)
     }
 
     fn scan(&self, table: Table, from: &[u8], direction: Direction, max_bytes: usize) -> Result<Vec<Pair>, StoreError> {
@@ -258,7 +293,7 @@ impl Store for RocksStore {
         // A walk of everything must not push out what others use.
         options.fill_cache(false);
         options.set_verify_checksums(true);
-        let iterator = db.iterator_cf_opt(family!(db, table)?, options, IteratorMode::From(from, direction));
+        let iterator = db.iterator_cf_opt(handle(db, table)?, options, IteratorMode::From(from, direction));
         let (mut pairs, mut bytes) = (Vec::new(), 0);
         for pair in iterator {
             let (key, value) = match pair {
@@ -275,6 +310,10 @@ impl Store for RocksStore {
             }
         }
         Ok(pairs)
+    }
+
+    fn forget(&self, table: Table, keys: &[KeyRange], goes_on: &dyn Fn() -> bool) -> Result<bool, StoreError> {
+        forget::forget(|| self.lock(), &self.path, table, keys, goes_on)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -310,16 +349,21 @@ impl Store for RocksStore {
         let mut slot = self.db.write().unwrap_or_else(PoisonError::into_inner);
         let Some(db) = slot.take() else { return Ok(()) };
         for table in Table::ALL {
-            db.flush_cf(family!(db, table)?)?;
+            db.flush_cf(handle(&db, table)?)?;
         }
         db.cancel_all_background_work(true);
         Ok(())
+    }
+
+    fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        let guard = self.lock();
+        Ok(Checkpoint::new(opened(&guard)?)?.create_checkpoint(to)?)
     }
 }
 
 impl From<rocksdb::Error> for StoreError {
     fn from(error: rocksdb::Error) -> Self {
-        use rocksdb::ErrorKind::{Corruption, IOError, InvalidArgument, NotFound};
+        use rocksdb::ErrorKind::{Corruption, IOError, InvalidArgument, NotFound, NotSupported};
         let message = error.to_string();
         // The binding keeps no sub-code: a full disk and a missing file are told from other failures of the disk by the
         // operating system's own words only.
@@ -328,6 +372,8 @@ impl From<rocksdb::Error> for StoreError {
                 StoreErrorKind::NoSpace
             }
             IOError if message.contains("No such file") => StoreErrorKind::Damaged,
+            // Open for reading only, while it is checked after the disk was full.
+            NotSupported => StoreErrorKind::Busy,
             Corruption | NotFound | InvalidArgument => StoreErrorKind::Damaged,
             _ => StoreErrorKind::Failed,
         };

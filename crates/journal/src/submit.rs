@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io,
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -14,20 +14,31 @@ use rustix::fs::FlockOperation;
 use sigillo_model::{
     batch::epoch_opening,
     ids::{BatchHash, Epoch, Origin, SourceId},
-    state::SourceState,
+    state::{JournalState, SourceState},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::{
+    backup,
+    checkpoints::NOTE_MAX_BYTES,
+    eraser::{Eraser, RemovalReport, Removals},
     error::{OpenError, SubmitError},
-    frame::{Head, Receipt, Submission},
+    frame::{Head, Receipt, Refusal, Submission},
     head_file::HeadFile,
     options::{self, Options},
+    orders::Orders,
     read::Reader,
     recover::{self, Recovered},
+    sign::{Answer, Signer},
     store::{RocksStore, Store},
     writer::{self, Message, Queued},
 };
+
+/// Bytes of the queue that a composed submission takes.
+const COMPOSED_BYTES: u32 = 1 << 20;
+
+/// Makes a submission of the state at which it will stand.
+pub type Compose = Box<dyn FnOnce(&JournalState) -> Result<Submission, SubmitError> + Send>;
 
 /// A journal that was opened, and what was found.
 #[derive(Debug)]
@@ -45,7 +56,7 @@ pub struct Opened {
 /// A handle on the journal; clones are handles on the same one.
 #[derive(Clone)]
 pub struct Journal {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -54,8 +65,13 @@ impl std::fmt::Debug for Journal {
     }
 }
 
-struct Shared {
+pub(crate) struct Shared {
     origin: Origin,
+    pub(crate) dir: PathBuf,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) reserve_bytes: u64,
+    /// Held while a backup is written: one at a time.
+    pub(crate) backup: Mutex<()>,
     queue: mpsc::UnboundedSender<Message>,
     /// Bytes that may wait for the writer.
     room: Arc<Semaphore>,
@@ -63,6 +79,7 @@ struct Shared {
     head: watch::Receiver<Head>,
     sources: Arc<Mutex<HashMap<SourceId, SourceState>>>,
     reader: Reader,
+    removals: watch::Receiver<Removals>,
 }
 
 impl Journal {
@@ -75,6 +92,8 @@ impl Journal {
         };
         create_dirs(&options.dir).map_err(io(&options.dir))?;
         let lock = lock(&options.dir)?;
+        let copying = options::copying_dir(&options.dir);
+        backup::files::remove(&copying).map_err(io(&copying))?;
         let database = options::database_dir(&options.dir);
         let head_path = options::head_path(&options.dir);
         let head_file = recover::head_file(&head_path, &options.origin, database.join("CURRENT").exists())?;
@@ -82,15 +101,19 @@ impl Journal {
         // wrong. So what there is is checked before, and once, on the database as it was left.
         let checked = if head_file.size > 0 {
             let as_left: Arc<dyn Store> = Arc::new(RocksStore::open_read_only(&database)?);
-            Some(recover::recover(&as_left, &options.origin, &head_file)?)
+            let origin = recover::known_as(as_left.as_ref(), options.origin.clone())?;
+            Some(recover::recover(&as_left, &origin, &head_file)?)
         } else {
             None
         };
         let store: Arc<dyn Store> = Arc::new(RocksStore::open(&database)?);
+        let origin = recover::known_as(store.as_ref(), options.origin.clone())?;
+        let options = &Options { origin, ..options.clone() };
         let recovered = match checked {
             Some(recovered) => recover::check_same(&store, recovered)?,
             None => recover::recover(&store, &options.origin, &head_file)?,
         };
+        let recovered = recover::upgrade(&store, recovered)?;
         Self::open_store(store, options, recovered, Some(lock))
     }
 
@@ -101,34 +124,46 @@ impl Journal {
         lock: Option<File>,
     ) -> Result<Opened, OpenError> {
         let head_path = options::head_path(&options.dir);
-        let Recovered { state, created, unclean, verified_records } = recovered;
+        let Recovered { state, created, unclean, verified_records, .. } = recovered;
         let open = HeadFile { origin: options.origin.clone(), size: state.size, chain: state.chain, clean: false };
         open.write(&head_path).map_err(|error| OpenError::Io { path: head_path.clone(), error })?;
         let (durable, head) = watch::channel(Head::of(&state));
         let sources = Arc::new(Mutex::new(state.sources.clone()));
         let (queue, messages) = mpsc::unbounded_channel();
         let reader = Reader::new(options.origin.clone(), store.clone(), head.clone());
+        let (orders, pending) = Orders::load(&store)?;
+        let eraser = Eraser::spawn(store.clone(), options.origin.clone(), pending, queue.downgrade())
+            .map_err(|error| OpenError::Io { path: head_path.clone(), error })?;
+        let removals = eraser.watch();
         // A batch of the greatest size must fit.
         let room_bytes = u32::try_from(options.queue_bytes.clamp(16 << 20, 1 << 30)).unwrap_or(1 << 30);
         writer::spawn(writer::Parts {
-            store,
+            store: store.clone(),
             state,
             head_path: head_path.clone(),
             reserve_bytes: options.reserve_bytes,
             durable,
             sources: sources.clone(),
+            signer: options.receipt_key.clone().map(Signer::new),
             messages,
+            orders,
+            eraser,
             lock,
         })
         .map_err(|error| OpenError::Io { path: head_path, error })?;
         let shared = Shared {
             origin: options.origin.clone(),
+            dir: options.dir.clone(),
+            store,
+            reserve_bytes: options.reserve_bytes,
+            backup: Mutex::default(),
             queue,
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             room_bytes,
             head,
             sources,
             reader,
+            removals,
         };
         Ok(Opened { journal: Self { shared: Arc::new(shared) }, created, unclean, verified_records })
     }
@@ -148,6 +183,31 @@ impl Journal {
     /// Hands a batch to the writer and waits until it is durable.
     pub async fn submit(&self, submission: Submission) -> Result<Receipt, SubmitError> {
         self.enqueue(submission).await?.await
+    }
+
+    /// Has the writer make a submission between two frames, of the exact state behind which it will stand, and waits until it is
+    /// durable: what it says of that state is true at its own place. `make` must be quick: nothing is written meanwhile.
+    pub async fn compose(&self, make: Compose) -> Result<Receipt, SubmitError> {
+        let room =
+            self.shared.room.clone().acquire_many_owned(COMPOSED_BYTES).await.map_err(|_| SubmitError::Closed)?;
+        let (reply, receipt) = oneshot::channel();
+        self.shared.queue.send(Message::Compose { make, reply, room }).map_err(|_| SubmitError::Closed)?;
+        Pending(receipt).await
+    }
+
+    /// Keeps a checkpoint of `size` durable records, in place of one of the same size, and waits until that is durable.
+    pub async fn keep_checkpoint(&self, size: u64, note: Vec<u8>) -> Result<(), SubmitError> {
+        let invalid = |message: String| Err(SubmitError::Refused(Refusal::Invalid(message)));
+        let durable = self.head().size;
+        if size > durable {
+            return invalid(format!("a checkpoint of {size} records can't be kept: {durable} are durable"));
+        }
+        if note.len() > NOTE_MAX_BYTES {
+            return invalid(format!("a checkpoint has at most {NOTE_MAX_BYTES} bytes, this one has {}", note.len()));
+        }
+        let (reply, kept) = oneshot::channel();
+        self.shared.queue.send(Message::Checkpoint { size, note, reply }).map_err(|_| SubmitError::Closed)?;
+        kept.await.unwrap_or(Err(SubmitError::Closed))
     }
 
     /// The journal's name.
@@ -180,6 +240,20 @@ impl Journal {
         self.shared.reader.clone()
     }
 
+    /// Where erasures and purges stand. Whatever lawful order or purge is submitted as a statement is carried out, at once or after
+    /// the next opening.
+    pub fn removals(&self) -> watch::Receiver<Removals> {
+        self.shared.removals.clone()
+    }
+
+    /// Waits until the removal that was ordered by the statement at this sequence is done: its bytes are in no file of the
+    /// database any more. `None` if there is no such removal, or none that is remembered.
+    pub async fn removal(&self, statement: u64) -> Result<Option<RemovalReport>, SubmitError> {
+        let mut removals = self.removals();
+        let settled = removals.wait_for(|removals| !removals.pending.contains(&statement)).await;
+        settled.map(|removals| removals.done.get(&statement).copied()).map_err(|_| SubmitError::Closed)
+    }
+
     /// Commits what is queued, flushes, and marks the stop as a clean one. Later calls of any handle fail.
     pub async fn close(self) -> Result<(), SubmitError> {
         let (reply, done) = oneshot::channel();
@@ -191,20 +265,27 @@ impl Journal {
 /// A batch that is queued: resolves once it is durable, or refused.
 #[derive(Debug)]
 #[must_use = "the batch is durable only when this has resolved"]
-pub struct Pending(oneshot::Receiver<Result<Receipt, SubmitError>>);
+pub struct Pending(oneshot::Receiver<Result<Answer, SubmitError>>);
+
+impl Pending {
+    /// The receipt with its proof.
+    pub async fn answer(self) -> Result<Answer, SubmitError> {
+        self.0.await.unwrap_or(Err(SubmitError::Closed))
+    }
+}
 
 impl Future for Pending {
     type Output = Result<Receipt, SubmitError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(Pin::new(&mut self.0).poll(context));
-        Poll::Ready(outcome.unwrap_or(Err(SubmitError::Closed)))
+        Poll::Ready(outcome.unwrap_or(Err(SubmitError::Closed)).map(|answer| answer.receipt))
     }
 }
 
 /// Makes a folder and those above it that are missing, and syncs each into its parent: a loss of power must not take a
 /// journal's folder with its records.
-fn create_dirs(dir: &Path) -> io::Result<()> {
+pub(crate) fn create_dirs(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -226,7 +307,7 @@ pub(crate) fn lock_for_reading(dir: &Path) -> Result<Option<File>, OpenError> {
 }
 
 /// Locks the journal's folder against other processes.
-fn lock(dir: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock(dir: &Path) -> Result<File, OpenError> {
     let path = options::lock_path(dir);
     let file = File::options()
         .create(true)

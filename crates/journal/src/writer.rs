@@ -14,20 +14,24 @@ use std::{
 
 use sigillo_model::{
     class::Class,
-    ids::{Origin, SourceId},
+    ids::{ClassId, Origin, SourceId},
     state::{JournalState, SourceState},
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::{
     apply::apply,
+    eraser::Eraser,
     error::{OpenError, SubmitError},
     frame::{Head, Receipt, Submission},
     head_file::HeadFile,
     layout::{self, Table},
+    orders::Orders,
     read::StoredEntry,
     recover,
-    store::{Store, StoreError, StoreErrorKind},
+    sign::{Answer, Signer},
+    store::{Store, StoreError, StoreErrorKind, WriteSet},
+    submit::Compose,
 };
 
 /// Bytes of batches that one frame takes at most, so that a sync stays short.
@@ -41,6 +45,20 @@ const LAST_BYTES: u64 = 16 << 20;
 
 pub(crate) enum Message {
     Batch(Box<Queued>),
+    /// A batch that is made by the writer, of the state between two frames.
+    Compose {
+        make: Compose,
+        reply: Reply,
+        room: OwnedSemaphorePermit,
+    },
+    /// A checkpoint to keep.
+    Checkpoint {
+        size: u64,
+        note: Vec<u8>,
+        reply: oneshot::Sender<Result<(), SubmitError>>,
+    },
+    /// A write beside the writer failed.
+    StoreFailed(StoreError),
     Close(CloseReply),
 }
 
@@ -49,9 +67,12 @@ type CloseReply = oneshot::Sender<Result<(), SubmitError>>;
 /// A batch in the queue. Its room is given back when it is answered.
 pub(crate) struct Queued {
     pub(crate) submission: Submission,
-    pub(crate) reply: oneshot::Sender<Result<Receipt, SubmitError>>,
+    pub(crate) reply: Reply,
     pub(crate) room: OwnedSemaphorePermit,
 }
+
+/// The way to whoever waits for a batch.
+pub(crate) type Reply = oneshot::Sender<Result<Answer, SubmitError>>;
 
 /// What the writer works with.
 pub(crate) struct Parts {
@@ -61,7 +82,10 @@ pub(crate) struct Parts {
     pub(crate) reserve_bytes: u64,
     pub(crate) durable: watch::Sender<Head>,
     pub(crate) sources: Arc<Mutex<HashMap<SourceId, SourceState>>>,
+    pub(crate) signer: Option<Signer>,
     pub(crate) messages: mpsc::UnboundedReceiver<Message>,
+    pub(crate) orders: Orders,
+    pub(crate) eraser: Eraser,
     /// Held until the last byte is written: while it is locked no other process opens this journal.
     pub(crate) lock: Option<File>,
 }
@@ -75,6 +99,9 @@ pub(crate) fn spawn(parts: Parts) -> io::Result<()> {
         reserve_bytes: parts.reserve_bytes,
         durable: parts.durable,
         sources: parts.sources,
+        orders: parts.orders,
+        eraser: parts.eraser,
+        signer: parts.signer,
         health: Health::Good,
         keeper,
     };
@@ -105,6 +132,9 @@ struct Writer {
     reserve_bytes: u64,
     durable: watch::Sender<Head>,
     sources: Arc<Mutex<HashMap<SourceId, SourceState>>>,
+    orders: Orders,
+    eraser: Eraser,
+    signer: Option<Signer>,
     health: Health,
     keeper: HeadKeeper,
 }
@@ -112,34 +142,65 @@ struct Writer {
 impl Writer {
     /// Works until it is told to close, or nobody is left to send. Returns how that went, and who wants to know.
     fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> (Result<(), SubmitError>, Option<CloseReply>) {
-        let mut closing = None;
-        while closing.is_none() {
-            let Some(first) = messages.blocking_recv() else { break };
+        loop {
+            let Some(first) = messages.blocking_recv() else { return (self.close(), None) };
             let mut frame = Vec::new();
             let mut bytes = 0;
             let mut next = Some(first);
+            // What ends a frame and is done after it.
+            let mut after = None;
             while let Some(message) = next.take() {
-                match message {
-                    Message::Batch(queued) => {
-                        bytes += queued.submission.batch.compressed.len();
-                        frame.push(*queued);
-                    }
-                    Message::Close(reply) => {
-                        messages.close();
-                        closing = Some(reply);
-                        break;
-                    }
-                }
+                let Message::Batch(queued) = message else {
+                    after = Some(message);
+                    break;
+                };
+                bytes += queued.submission.batch.compressed.len();
+                frame.push(*queued);
                 if bytes < FRAME_MAX_BYTES && frame.len() < FRAME_MAX_BATCHES {
                     next = messages.try_recv().ok();
                 }
             }
             self.frame(frame);
+            match after {
+                Some(Message::Compose { make, reply, room }) => self.compose(make, reply, room),
+                Some(Message::Checkpoint { size, note, reply }) => {
+                    // Whoever has gone away does not want to know.
+                    let _ = reply.send(self.keep_checkpoint(size, &note));
+                }
+                Some(Message::StoreFailed(error)) => self.failed_beside(&error),
+                Some(Message::Close(reply)) => {
+                    // What was queued before this is written; what comes now is refused.
+                    messages.close();
+                    return (self.close(), Some(reply));
+                }
+                Some(Message::Batch(_)) | None => (),
+            }
         }
-        (self.close(), closing)
     }
 
-    /// One frame: check the disk, order and apply, commit and sync, publish, answer.
+    /// A frame of one submission, which is made of the state that it follows.
+    fn compose(&mut self, make: Compose, reply: Reply, room: OwnedSemaphorePermit) {
+        // The product makes it: it may use the reserve. In bad health the state is of no worth.
+        let free_bytes = self.ready();
+        match self.refusal(Class::Journal.id(), free_bytes).map_or_else(|| make(&self.state), Err) {
+            Ok(submission) => self.frame(vec![Queued { submission, reply, room }]),
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    fn keep_checkpoint(&mut self, size: u64, note: &[u8]) -> Result<(), SubmitError> {
+        let free_bytes = self.ready();
+        if let Some(refusal) = self.refusal(Class::Journal.id(), free_bytes) {
+            return Err(refusal);
+        }
+        let row = (Table::Checkpoints, layout::tail_key(size).to_vec(), layout::encode_note(note));
+        let store = self.store.clone();
+        store.commit(WriteSet { puts: vec![row], ..WriteSet::default() }).map_err(|error| self.fail(&error))
+    }
+
+    /// One frame: check the disk, order and apply, commit and sync, publish, sign, answer.
     fn frame(&mut self, frame: Vec<Queued>) {
         let admitted = self.admit(frame);
         if admitted.is_empty() {
@@ -149,11 +210,14 @@ impl Writer {
             admitted.into_iter().map(|queued| (queued.submission, (queued.reply, queued.room))).unzip();
 
         let outcomes = self.commit(&submissions);
+        let proofs = self.signer.as_mut().map(|signer| signer.sign(&self.state.origin, &submissions, &outcomes));
 
+        let mut proofs = proofs.into_iter().flatten();
         for ((reply, room), outcome) in waiting.into_iter().zip(outcomes) {
             drop(room);
+            let proof = proofs.next().flatten();
             // A sender that has gone away will send again and get the same receipt.
-            let _ = reply.send(outcome);
+            let _ = reply.send(outcome.map(|receipt| Answer { receipt, proof }));
         }
     }
 
@@ -162,49 +226,59 @@ impl Writer {
         if frame.is_empty() {
             return frame;
         }
-        let free_bytes = self.store.free_bytes().unwrap_or(0);
-        if matches!(self.health, Health::Full) && free_bytes >= LAST_BYTES {
-            self.recover_from_full_disk();
-        }
+        let free_bytes = self.ready();
         let mut admitted = Vec::with_capacity(frame.len());
         for queued in frame {
-            let needed = if queued.submission.class == Class::Journal.id() {
-                self.reserve_bytes.min(LAST_BYTES)
-            } else {
-                self.reserve_bytes
-            };
-            let refusal = match &self.health {
-                Health::Poisoned(reason) => SubmitError::Poisoned(reason.clone()),
-                Health::Good if free_bytes >= needed => {
-                    admitted.push(queued);
-                    continue;
+            match self.refusal(queued.submission.class, free_bytes) {
+                None => admitted.push(queued),
+                Some(refusal) => {
+                    let _ = queued.reply.send(Err(refusal));
                 }
-                Health::Good | Health::Full => SubmitError::NoSpace { free_bytes, reserve_bytes: self.reserve_bytes },
-            };
-            let _ = queued.reply.send(Err(refusal));
+            }
         }
         admitted
     }
 
+    /// Comes back from a full disk if there is room again. Returns the free bytes.
+    fn ready(&mut self) -> u64 {
+        let free_bytes = self.store.free_bytes().unwrap_or(0);
+        if matches!(self.health, Health::Full) && free_bytes >= LAST_BYTES {
+            self.recover_from_full_disk();
+        }
+        free_bytes
+    }
+
+    /// Why nothing of this class can be written now.
+    fn refusal(&self, class: ClassId, free_bytes: u64) -> Option<SubmitError> {
+        let own = class == Class::Journal.id();
+        let needed = if own { self.reserve_bytes.min(LAST_BYTES) } else { self.reserve_bytes };
+        match &self.health {
+            Health::Poisoned(reason) => Some(SubmitError::Poisoned(reason.clone())),
+            Health::Good if free_bytes >= needed => None,
+            Health::Good | Health::Full => Some(SubmitError::NoSpace { free_bytes, reserve_bytes: self.reserve_bytes }),
+        }
+    }
+
     fn commit(&mut self, submissions: &[Submission]) -> Vec<Result<Receipt, SubmitError>> {
         let store = self.store.clone();
-        let applied = apply(&mut self.state, submissions, |key| remembered(&store, key));
+        let applied = apply(&mut self.state, &mut self.orders, submissions, |key| remembered(&store, key));
         if !applied.writes.puts.is_empty()
             && let Err(error) = store.commit(applied.writes)
         {
-            return self.failed(&error, submissions.len());
+            return vec![Err(self.fail(&error)); submissions.len()];
         }
         // Durable from here on: only now may anybody see it.
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.extend(applied.touched);
         drop(sources);
+        self.eraser.take(&applied.removals);
         self.durable.send_if_modified(|head| mem::replace(head, Head::of(&self.state)) != *head);
         applied.outcomes
     }
 
-    /// A write failed: none of the frame is acknowledged, and the writer stops or waits for room.
-    fn failed(&mut self, error: &StoreError, batches: usize) -> Vec<Result<Receipt, SubmitError>> {
-        let answer = if error.kind == StoreErrorKind::NoSpace {
+    /// A write failed: nothing of it is acknowledged, and the writer stops or waits for room.
+    fn fail(&mut self, error: &StoreError) -> SubmitError {
+        if error.kind == StoreErrorKind::NoSpace {
             tracing::error!(%error, "the disk is full; the journal will be opened anew when there is room");
             self.health = Health::Full;
             let free_bytes = self.store.free_bytes().unwrap_or(0);
@@ -213,8 +287,17 @@ impl Writer {
             tracing::error!(%error, "a write to the journal failed; nothing is taken until a restart");
             self.health = Health::Poisoned(error.to_string());
             SubmitError::Poisoned(error.to_string())
-        };
-        vec![Err(answer); batches]
+        }
+    }
+
+    /// A write beside the writer failed. While the disk is full it is told again and again, so that it opens the database anew
+    /// when there is room, even if nothing else is sent.
+    fn failed_beside(&mut self, error: &StoreError) {
+        let unknown = matches!(error.kind, StoreErrorKind::NoSpace | StoreErrorKind::Failed);
+        if unknown && matches!(self.health, Health::Good) {
+            self.fail(error);
+        }
+        self.ready();
     }
 
     /// Opens the database anew and verifies its end; what was acknowledged must be there.
@@ -225,10 +308,12 @@ impl Writer {
             let (state, _) = recover::load(&self.store, &self.state.origin)?;
             recover::check_durable(&self.store, &state, durable.size, durable.chain)?;
             self.store.reopen()?;
-            Ok(state)
+            Ok((state, Orders::load(&self.store)?))
         });
         match loaded {
-            Ok(state) => {
+            Ok((state, (orders, pending))) => {
+                self.orders = orders;
+                self.eraser.take_again(pending);
                 tracing::info!(size = state.size, "there is room again; the journal verifies and takes records");
                 // A frame that was reported as failed may have reached the disk; its senders will send it again.
                 self.sources.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&state.sources);
@@ -247,8 +332,9 @@ impl Writer {
     }
 
     /// Closes the store and tells the head file how: only a stop after which the disk is known is a clean one.
-    fn close(self) -> Result<(), SubmitError> {
+    fn close(mut self) -> Result<(), SubmitError> {
         let poisoned = |error: String| Err(SubmitError::Poisoned(error));
+        self.eraser.halt();
         let closed = self.store.close();
         let clean = matches!(self.health, Health::Good) && closed.is_ok();
         let written = self.keeper.finish(clean);

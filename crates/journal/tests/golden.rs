@@ -1,6 +1,6 @@
-//! A journal written by the first released format, which every later version must open and find intact.
+//! Journals of every released format, which every later version must open and find intact.
 //!
-//! `SIGILLO_BLESS=1` writes it anew. Only a new format version may do that.
+//! `SIGILLO_BLESS=1` writes that of the newest anew. Only a new format version may do that.
 
 use std::{env, fs, path::Path};
 
@@ -16,19 +16,33 @@ use sigillo_model::{
 
 // Relative to the package, in which cargo runs its tests: a path fixed when compiling would be that of another checkout, where
 // several share one target directory.
-const DIR: &str = "../../tests/golden/v1/journal";
+const FIRST: &str = "../../tests/golden/v1/journal";
+const SECOND: &str = "../../tests/golden/v2/journal";
+
+/// Both hold the same records: one chain, and one root, though the first format stores none.
+const ROOT: &str = "9dcfc12be352aecb2922ad24b37af15851f32ae222d494db4fef455336c5c909";
 
 #[tokio::test]
 async fn the_first_format_is_read() {
+    is_read(FIRST).await;
+}
+
+#[tokio::test]
+async fn the_second_format_is_read() {
     if env::var_os("SIGILLO_BLESS").is_some() {
-        write(Path::new(DIR)).await;
+        write(Path::new(SECOND)).await;
     }
+    is_read(SECOND).await;
+}
+
+async fn is_read(dir: &str) {
     // Opening changes files; a test must not change the golden ones.
     let copy = tempfile::tempdir().unwrap();
-    copy_tree(Path::new(DIR), copy.path());
+    copy_tree(Path::new(dir), copy.path());
 
     let report = verify::verify(copy.path(), |_| ()).unwrap();
     assert_eq!((report.records, report.entries), (600, 4));
+    assert_eq!(report.head.root.to_string(), ROOT);
 
     let opened = Journal::open(&Options::new(copy.path(), origin())).unwrap();
     assert!(!opened.created && !opened.unclean);
@@ -41,6 +55,8 @@ async fn the_first_format_is_read() {
         .collect();
     assert_eq!(counts, [257, 1, 42, 300]);
     opened.journal.close().await.unwrap();
+    // Whatever it was, it is of the newest format now.
+    assert_eq!(verify::verify(copy.path(), |_| ()), Ok(report));
 }
 
 fn origin() -> Origin {

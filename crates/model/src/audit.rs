@@ -1,17 +1,36 @@
 //! The audit walk: recomputes every commitment and every link of a journal from its stored entries.
 //!
-//! It is fed entries in order, from wherever they come, and names the first that does not fit.
+//! It is fed entries in order, from wherever they come, and names the first that does not fit. What was erased or purged is
+//! gone lawfully only if statements in the journal say so.
 
-use std::{collections::hash_map, fmt};
+mod removals;
+mod saved;
+mod statements;
+mod trust;
+
+use std::{
+    collections::{HashMap, hash_map},
+    fmt,
+};
+
+pub use removals::{InForce, Removed};
+pub use saved::{Saved, SavedError};
+pub use trust::{Holder, Judged, Missed, Shown, Trust};
 
 use crate::{
-    batch::{self, batch_hash},
+    audit::statements::statements,
+    batch::batch_hash,
     block::{Block, BlockError, Inflater},
-    chain,
-    entry::{Entry, EntryError},
-    ids::{ChainHash, Count, Epoch, ReceiptTime, SourceId, SourceSeq},
+    class::Class,
+    entry::{Entry, EntryError, Gone, Salts},
+    ids::{ChainHash, Count, Epoch, Origin, ReceiptTime, RetentionId, SourceId, SourceSeq},
+    note::VerifierKey,
     state::{JournalState, SourceState},
+    statement,
+    tree::TreeRow,
 };
+
+use removals::Removals;
 
 /// The first place at which a journal is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +132,20 @@ pub enum Fault {
         /// By the walk, if it has come to just so many records.
         found: Option<ChainHash>,
     },
+    /// A checkpoint that the log has signed is not met.
+    #[error("{0}")]
+    Checkpoint(Box<Missed>),
+    /// A fault within an entry that lacks a signed root besides.
+    #[error("{fault}; besides, {missed}")]
+    Besides {
+        /// What does not fit.
+        fault: Box<Fault>,
+        /// What is missed besides.
+        missed: Box<Fault>,
+    },
+    /// Something is gone, and nothing in the journal makes that lawful.
+    #[error("gone ({0}), and no lawful order or purge in the journal explains it")]
+    Unexplained(Gone),
     /// Something derived from the records, kept beside them, is not what the records give.
     #[error("{0}")]
     Derived(String),
@@ -139,20 +172,90 @@ pub struct Walker {
     state: JournalState,
     whole: bool,
     inflater: Inflater,
+    /// Rows of the tree that the last step completed.
+    rows: Vec<TreeRow>,
     /// Heads noted earlier that the walk has still to meet: size and chain value.
     noted: Vec<(u64, ChainHash)>,
+    trust: Option<Trust>,
+    removals: Removals,
+    /// Source of the records that may be statements.
+    own: SourceId,
 }
 
 impl Walker {
     /// Walks from the first record. `state` is [`JournalState::genesis`], or where an earlier whole walk ended.
     pub fn whole(state: JournalState) -> Self {
-        Self { state, whole: true, inflater: Inflater::default(), noted: Vec::new() }
+        Self::new(state, true)
     }
 
-    /// Walks a part of a journal, of which `state` need hold only size, chain value and time: a source's or tenant's numbers
-    /// are believed where they are first met.
+    /// Walks a part of a journal, of which `state` need hold only size, chain value, tree and time: a source's or tenant's
+    /// numbers are believed where they are first met.
     pub fn part(state: JournalState) -> Self {
-        Self { state, whole: false, inflater: Inflater::default(), noted: Vec::new() }
+        Self::new(state, false)
+    }
+
+    fn new(state: JournalState, whole: bool) -> Self {
+        Self {
+            removals: Removals::new(state.size),
+            own: statement::journal_source(),
+            state,
+            whole,
+            inflater: Inflater::default(),
+            rows: Vec::new(),
+            noted: Vec::new(),
+            trust: None,
+        }
+    }
+
+    /// Demands that two of these officers have signed each order by which something is gone. Without, two signatures must be
+    /// there, and who made them is the provider's word.
+    #[must_use]
+    pub fn trusting(mut self, officers: Vec<VerifierKey>) -> Self {
+        self.removals.trust(officers);
+        self
+    }
+
+    /// What is gone of the records walked; a finding if lawful statements do not explain all of it. To be asked at the end of a
+    /// walk: what explains a removal comes after it.
+    pub fn removed(&self) -> Result<&Removed, Finding> {
+        let finding = |(from, to, gone)| Finding { from, to, fault: Fault::Unexplained(gone) };
+        self.removals.explained().map_err(finding)
+    }
+
+    /// The retention statements in force, by class, as far as they were walked.
+    pub fn retentions(&self) -> &HashMap<RetentionId, InForce> {
+        self.removals.retentions()
+    }
+
+    /// The end of the newest purge of each class, as far as they were walked.
+    pub fn purged_to(&self) -> &HashMap<RetentionId, u64> {
+        self.removals.purged_to()
+    }
+
+    /// Holds the walk to a trust file: to the checkpoints that it is made to [`expect`](Walker::expect), and to the statements among
+    /// the records. Its officers must have signed each order by which something is gone.
+    #[must_use]
+    pub fn held_to(mut self, trust: Trust) -> Self {
+        self.removals.trust(trust.policy().officers().to_vec());
+        self.trust = Some(trust);
+        self
+    }
+
+    /// What has come of the trust file's demands.
+    pub fn trust(&self) -> Option<&Trust> {
+        self.trust.as_ref()
+    }
+
+    /// As [`Walker::trust`], to go on with it.
+    pub fn trust_mut(&mut self) -> Option<&mut Trust> {
+        self.trust.as_mut()
+    }
+
+    /// Demands that the walk meets a checkpoint, at exactly its size. Without a trust file there is nobody to judge it, and it says
+    /// nothing.
+    pub fn expect(&mut self, shown: Shown) -> Result<(), Finding> {
+        let (size, root) = (self.state.size, self.state.tree.root());
+        self.trust.as_mut().map_or(Ok(()), |trust| trust.expect(shown, size, &root))
     }
 
     /// Demands that the walk meets a head that somebody noted earlier: after `size` records, `chain`.
@@ -169,6 +272,11 @@ impl Walker {
         &self.state
     }
 
+    /// The rows of the tree that the last step completed, each level's in order.
+    pub fn tree_rows(&self) -> &[TreeRow] {
+        &self.rows
+    }
+
     /// Checks the next stored entry and steps over it. After a finding the walk does not go on.
     pub fn step(&mut self, bytes: &[u8]) -> Result<Walked, Finding> {
         let from = self.state.size;
@@ -177,7 +285,17 @@ impl Walker {
         if entry.seq.get() != from {
             return Err(at(from)(Fault::Sequence { expected: from, found: entry.seq.get() }));
         }
-        let walked = self.check(&entry).map_err(at(entry.end()))?;
+        let mut missed = None;
+        let checked = self.check(&entry, &mut missed);
+        let walked = match (checked, missed) {
+            (Ok(walked), None) => walked,
+            (Ok(_), Some(missed)) => return Err(missed),
+            (Err(inner), None) => return Err(at(entry.end())(inner)),
+            (Err(inner), Some(missed)) => {
+                let fault = Fault::Besides { fault: Box::new(inner), missed: Box::new(missed.fault) };
+                return Err(at(entry.end())(fault));
+            }
+        };
         self.meet(from)?;
         Ok(walked)
     }
@@ -211,15 +329,16 @@ impl Walker {
         Ok(())
     }
 
-    fn check(&mut self, entry: &Entry<'_>) -> Result<Walked, Fault> {
+    /// Steps over an entry. `missed` gets the first checkpoint within it that is not met.
+    fn check(&mut self, entry: &Entry<'_>, missed: &mut Option<Finding>) -> Result<Walked, Fault> {
         if entry.receipt_time < self.state.receipt_time {
             return Err(Fault::Time { before: self.state.receipt_time, found: entry.receipt_time });
         }
-        let block = Block::parse(self.inflater.inflate(entry.compressed, entry.block_bytes as usize)?)?;
+        let block = entry.block(&mut self.inflater)?;
         if block.count() != entry.count {
             return Err(Fault::Count { stated: entry.count, found: block.count() });
         }
-        let commitments = batch::commitments(&entry.secret, &block);
+        let commitments = entry.commitments(&block);
 
         let known = self.state.sources.get(&entry.source).copied();
         if known.is_some() || self.whole {
@@ -229,11 +348,44 @@ impl Walker {
                 return Err(Fault::BatchHash);
             }
         }
-        let chain = chain::link_all(self.state.chain, entry.envelopes(), &commitments);
-        if chain != entry.chain_hash {
+        let statements = if self.trust.is_some() { statements(entry, &block) } else { Vec::new() };
+        if let Some(trust) = &mut self.trust {
+            // Before the checkpoints within this entry are judged: the new key may have signed them.
+            for statement in statements.iter().filter(|statement| statement.is_rotation()) {
+                trust.rotation(entry.seq.get() + u64::from(statement.index), statement.text, &self.state.origin);
+            }
+        }
+        self.rows.clear();
+        let trust = &mut self.trust;
+        self.state.link_watched(entry.envelopes(), &commitments, &mut self.rows, |tree| {
+            if let Some(trust) = trust
+                && trust.is_due(tree.size())
+                && missed.is_none()
+            {
+                *missed = trust.meet(tree.size(), &tree.root()).err();
+            }
+        });
+        if self.state.chain != entry.chain_hash {
             return Err(Fault::ChainHash);
         }
-        self.step_tenants(entry)?;
+        for statement in statements.iter().filter(|statement| self.whole && statement.is_counters()) {
+            if let Err(fault) = statement.check_counters(&self.state, entry) {
+                let from = entry.seq.get() + u64::from(statement.index);
+                missed.get_or_insert(Finding { from, to: from + 1, fault });
+            }
+        }
+        step_tenants(&mut self.state, self.whole, entry)?;
+        if matches!(entry.salts, Salts::Remains(_)) {
+            for (index, envelope) in entry.envelopes().enumerate() {
+                let gone = entry.gone(index);
+                if gone != Gone::NOTHING {
+                    self.removals.gone(envelope.seq.get(), gone, envelope.retention, envelope.receipt_time);
+                }
+            }
+        }
+        if entry.source == self.own && entry.class == Class::Journal.id() {
+            meet_statements(&mut self.removals, &self.state.origin, entry, &block);
+        }
 
         let count = u64::from(entry.count);
         self.state.sources.insert(
@@ -245,8 +397,6 @@ impl Walker {
                 count: Count::new(entry.source_count.get() + count),
             },
         );
-        self.state.size = entry.end();
-        self.state.chain = chain;
         self.state.receipt_time = entry.receipt_time;
         Ok(Walked {
             records: entry.count,
@@ -256,26 +406,36 @@ impl Walker {
             source_seq: entry.source_seq,
         })
     }
+}
 
-    fn step_tenants(&mut self, entry: &Entry<'_>) -> Result<(), Fault> {
-        let mut counts = vec![0_u64; entry.tenants.len()];
-        for run in &entry.runs {
-            if let Some(count) = counts.get_mut(usize::from(run.tenant)) {
-                *count += u64::from(run.records);
-            }
+/// The counts of tenants go on where they stopped.
+fn step_tenants(state: &mut JournalState, whole: bool, entry: &Entry<'_>) -> Result<(), Fault> {
+    let mut counts = vec![0_u64; entry.tenants.len()];
+    for run in &entry.runs {
+        if let Some(count) = counts.get_mut(usize::from(run.tenant)) {
+            *count += u64::from(run.records);
         }
-        for ((tenant, first), records) in entry.tenants.iter().zip(counts) {
-            let expected = match self.state.tenants.entry(*tenant) {
-                hash_map::Entry::Occupied(known) => known.into_mut(),
-                hash_map::Entry::Vacant(new) => new.insert(if self.whole { Count::new(0) } else { *first }),
-            };
-            if expected != first {
-                let tenant = tenant.to_string();
-                return Err(Fault::TenantCount { tenant, expected: *expected, found: *first });
-            }
-            *expected = Count::new(first.get().saturating_add(records));
+    }
+    for ((tenant, first), records) in entry.tenants.iter().zip(counts) {
+        let expected = match state.tenants.entry(*tenant) {
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(new) => new.insert(if whole { Count::new(0) } else { *first }),
+        };
+        if expected != first {
+            let tenant = tenant.to_string();
+            return Err(Fault::TenantCount { tenant, expected: *expected, found: *first });
         }
-        Ok(())
+        *expected = Count::new(first.get().saturating_add(records));
+    }
+    Ok(())
+}
+
+/// Lets what is gone be explained by the statements of an entry of the product's own records.
+fn meet_statements(removals: &mut Removals, origin: &Origin, entry: &Entry<'_>, block: &Block<'_>) {
+    for (seq, record) in (entry.seq.get()..).zip(block.records()) {
+        if let Some(content) = record.content {
+            removals.meet(content, origin, seq, entry.receipt_time);
+        }
     }
 }
 

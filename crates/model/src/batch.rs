@@ -6,6 +6,8 @@
 //! root_b = RFC 6962 root (SHA-256) over the batch's commitments
 //! ```
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::{
@@ -100,8 +102,14 @@ pub fn batch_hash(
 
 /// The commitments of a block's records, in order.
 pub fn commitments(secret: &BatchSecret, block: &Block<'_>) -> Vec<Commitment> {
+    commitments_within(secret, block, 0..block.count())
+}
+
+/// The commitments of those of a block's records that have these places in it, in order.
+pub fn commitments_within(secret: &BatchSecret, block: &Block<'_>, places: Range<u32>) -> Vec<Commitment> {
     let mut committer = Committer::default();
-    (0..).zip(block.records()).map(|(index, record)| committer.commit(secret, index, record)).collect()
+    let records = (0..).zip(block.records()).skip(places.start as usize).take(places.len());
+    records.map(|(index, record)| committer.commit(secret, index, record)).collect()
 }
 
 impl Batch {

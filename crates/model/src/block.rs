@@ -91,6 +91,16 @@ impl<'a> Block<'a> {
         if let Some(index) = bitmaps.iter().position(|bits| *bits == 0 || bits & !PART_BITS != 0) {
             return Err(BlockError::Parts { index });
         }
+        Self::columns(bitmaps, cursor)
+    }
+
+    /// As [`Block::parse`], of what a reduced entry keeps: its bytes are the lengths and parts alone, the bitmaps stand
+    /// elsewhere, and a record may have no part. Only the three low bits of a bitmap are looked at.
+    pub(crate) fn parse_kept(bitmaps: &'a [u8], bytes: &'a [u8]) -> Result<Self, BlockError> {
+        Self::columns(bitmaps, Cursor::new(bytes))
+    }
+
+    fn columns(bitmaps: &'a [u8], mut cursor: Cursor<'a>) -> Result<Self, BlockError> {
         let mut lengths: [&[u8]; 3] = [&[]; 3];
         for (part, slot) in Part::ALL.into_iter().zip(&mut lengths) {
             let having = bitmaps.iter().filter(|bits| *bits >> part.number() & 1 == 1).count();

@@ -11,13 +11,14 @@ use crate::{
     ids::{ChainHash, Commitment, Origin},
 };
 
-/// The value before the first record of a journal without predecessor.
+/// The value before the first record of a journal.
 pub fn genesis(origin: &Origin) -> ChainHash {
+    let predecessor = origin.predecessor().map_or([0; 32], |note| *note.as_bytes());
     let origin = origin.as_str().as_bytes();
     // An origin has at most 255 bytes.
     let length = u16::try_from(origin.len()).unwrap_or(u16::MAX);
     let mut hasher = hash::GENESIS.hasher();
-    hasher.update(&length.to_be_bytes()).update(origin).update(&[0; 32]);
+    hasher.update(&length.to_be_bytes()).update(origin).update(&predecessor);
     ChainHash::new(*hasher.finalize().as_bytes())
 }
 
@@ -27,14 +28,31 @@ pub fn link_all<'a>(
     envelopes: impl IntoIterator<Item = Envelope>,
     commitments: impl IntoIterator<Item = &'a Commitment>,
 ) -> ChainHash {
-    let mut hasher = hash::CHAIN.hasher();
-    envelopes
-        .into_iter()
-        .zip(commitments)
-        .fold(start, |previous, (envelope, commitment)| link(&mut hasher, &previous, &envelope, commitment))
+    link_each(start, envelopes, commitments, |_| ())
 }
 
-fn link(hasher: &mut blake3::Hasher, previous: &ChainHash, envelope: &Envelope, commitment: &Commitment) -> ChainHash {
+/// As [`link_all`]; `linked` gets the value after each record.
+pub fn link_each<'a>(
+    start: ChainHash,
+    envelopes: impl IntoIterator<Item = Envelope>,
+    commitments: impl IntoIterator<Item = &'a Commitment>,
+    mut linked: impl FnMut(&ChainHash),
+) -> ChainHash {
+    let mut hasher = hash::CHAIN.hasher();
+    envelopes.into_iter().zip(commitments).fold(start, |previous, (envelope, commitment)| {
+        let value = link(&mut hasher, &previous, &envelope, commitment);
+        linked(&value);
+        value
+    })
+}
+
+/// The value after one record; `hasher` is that of the chain's context.
+pub(crate) fn link(
+    hasher: &mut blake3::Hasher,
+    previous: &ChainHash,
+    envelope: &Envelope,
+    commitment: &Commitment,
+) -> ChainHash {
     let mut input = [0_u8; 32 + ENVELOPE_BYTES + 32];
     let (first, rest) = input.split_at_mut(32);
     let (second, third) = rest.split_at_mut(ENVELOPE_BYTES);

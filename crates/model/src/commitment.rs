@@ -7,6 +7,7 @@
 //! ```
 
 use crate::{
+    entry::{Held, HeldPart},
     hash,
     ids::{BatchSecret, Commitment},
     record::{Part, RecordRef},
@@ -29,13 +30,40 @@ impl Default for Committer {
 impl Committer {
     /// Commits to the record at `index` of the batch that has this secret.
     pub fn commit(&mut self, secret: &BatchSecret, index: u32, record: RecordRef<'_>) -> Commitment {
-        self.commit.reset().update(&[record.bitmap()]);
-        for part in Part::ALL {
-            if let Some(bytes) = record.part(part) {
-                let salt = self.salt(secret, index, part);
-                let hash = self.part_hash(&salt, part, bytes);
-                self.commit.update(&hash);
-            }
+        let hashes = Part::ALL.map(|part| {
+            let bytes = record.part(part)?;
+            let salt = self.salt(secret, index, part);
+            Some(self.part_hash(&salt, part, bytes))
+        });
+        self.combine(&hashes)
+    }
+
+    /// Commits to a record by the hashes of its present parts, the absent ones being `None`. Index: [`Part`].
+    pub fn combine(&mut self, hashes: &[Option<[u8; 32]>; 3]) -> Commitment {
+        let bitmap = (0..).zip(hashes).fold(0_u8, |bits, (j, hash)| bits | u8::from(hash.is_some()) << j);
+        self.commit.reset().update(&[bitmap]);
+        for hash in hashes.iter().flatten() {
+            self.commit.update(hash);
+        }
+        Commitment::new(*self.commit.finalize().as_bytes())
+    }
+
+    /// The commitment to a record of which something may be gone: what stands for it goes in as it is.
+    pub fn commit_held(&mut self, held: &Held<'_>) -> Commitment {
+        let parts = match held {
+            Held::Parts(parts) => parts,
+            Held::Erased(commitment) | Held::Purged(commitment) => return *commitment,
+        };
+        let present = Part::ALL.into_iter().zip(parts).filter(|(_, part)| !matches!(part, HeldPart::Absent));
+        let bitmap = present.clone().fold(0, |bits, (part, _)| bits | 1 << part.number());
+        self.commit.reset().update(&[bitmap]);
+        for (part, held) in present {
+            let hash = match held {
+                HeldPart::Kept { salt, bytes } => self.part_hash(salt.expose(), part, bytes),
+                HeldPart::Gone(hash) => *hash.as_bytes(),
+                HeldPart::Absent => continue,
+            };
+            self.commit.update(&hash);
         }
         Commitment::new(*self.commit.finalize().as_bytes())
     }

@@ -1,7 +1,7 @@
 //! An entry: one batch as the journal stores it, with what the server added. Envelopes are derived from its columns.
 //!
 //! ```text
-//! u8  version (1)
+//! u8  version: 1 whole, 2 reduced
 //! u16 class
 //! u64 first sequence
 //! u32 count
@@ -12,27 +12,51 @@
 //! u64 first source count
 //! [32] batch hash a_b
 //! [32] chain hash after the last record
-//! [32] batch secret
+//! [32] batch secret                                                   version 1 only
 //! u16 tenants, each: [16] tenant, u64 first tenant count      in order of first appearance, all used
 //! u32 runs, each: u16 tenant's index, u16 retention class, u8 flags, u32 records      neighbours differ
+//! what remains of each record (`remains`)                             version 2 only
 //! u32 block bytes before compression
 //! u32 compressed bytes, then these bytes
 //! u64 checksum: first 8 bytes of D(checksum, all before)
 //! ```
+//!
+//! An entry of which something was erased or purged is *reduced*: it has no secret, for the secret gives every salt of the
+//! batch; the salts of what is kept stand beside it.
+
+mod remains;
+
+use std::ops::Range;
 
 use crate::{
+    batch,
+    block::{Block, BlockError, Inflater},
+    commitment::Committer,
     cursor::{Cursor, Short},
     envelope::{Envelope, Flags},
     hash,
     ids::{
-        BatchHash, BatchSecret, ChainHash, ClassId, Count, Epoch, ReceiptTime, RetentionId, Seq, SourceId, SourceSeq,
-        TenantId,
+        BatchHash, BatchSecret, ChainHash, ClassId, Commitment, Count, Epoch, ReceiptTime, RetentionId, Seq, SourceId,
+        SourceSeq, TenantId,
     },
     limits::{BATCH_MAX_RECORDS, BLOCK_MAX_BYTES},
 };
 
-/// Version of this layout.
+pub use remains::{Gone, Held, HeldPart, HeldRecords, Reduction, Remains};
+
+/// Version of an entry that is whole.
 pub const ENTRY_VERSION: u8 = 1;
+/// Version of an entry of which something is gone.
+pub const REDUCED_VERSION: u8 = 2;
+
+/// From what the salts of an entry's records are had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Salts<'a> {
+    /// Derived from the batch's secret: the entry is whole.
+    Secret(BatchSecret),
+    /// Kept one by one: something is gone.
+    Remains(Remains<'a>),
+}
 
 /// Records of a batch that follow one another and share tenant, retention class and flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,15 +94,15 @@ pub struct Entry<'a> {
     pub batch_hash: BatchHash,
     /// Chain value after the last record.
     pub chain_hash: ChainHash,
-    /// The batch's secret.
-    pub secret: BatchSecret,
+    /// The batch's secret, or what remains where something is gone.
+    pub salts: Salts<'a>,
     /// Tenants concerned, each with the count of its first record in this batch.
     pub tenants: Vec<(TenantId, Count)>,
     /// Which record concerns which tenant.
     pub runs: Vec<Run>,
     /// Length of the block before compression.
     pub block_bytes: u32,
-    /// One zstd frame around the block.
+    /// One zstd frame around the block; [`Entry::block`] reads it.
     pub compressed: &'a [u8],
 }
 
@@ -89,7 +113,7 @@ pub enum EntryError {
     #[error("the stored checksum does not fit")]
     Checksum,
     /// The layout's version is not known.
-    #[error("the entry has version {0}, this program knows version {ENTRY_VERSION}")]
+    #[error("the entry has version {0}, this program knows versions {ENTRY_VERSION} and {REDUCED_VERSION}")]
     Version(u8),
     /// The bytes end early or go on too long.
     #[error("the entry's lengths do not add up")]
@@ -118,7 +142,10 @@ impl<'a> Entry<'a> {
     /// The bytes to store.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.tenants.len() * 24 + self.runs.len() * 9 + self.compressed.len());
-        out.push(ENTRY_VERSION);
+        out.push(match self.salts {
+            Salts::Secret(_) => ENTRY_VERSION,
+            Salts::Remains(_) => REDUCED_VERSION,
+        });
         out.extend(self.class.get().to_be_bytes());
         out.extend(self.seq.get().to_be_bytes());
         out.extend(self.count.to_be_bytes());
@@ -129,7 +156,9 @@ impl<'a> Entry<'a> {
         out.extend(self.source_count.get().to_be_bytes());
         out.extend(self.batch_hash.as_bytes());
         out.extend(self.chain_hash.as_bytes());
-        out.extend(self.secret.expose());
+        if let Salts::Secret(secret) = &self.salts {
+            out.extend(secret.expose());
+        }
         out.extend(u16::try_from(self.tenants.len()).unwrap_or(u16::MAX).to_be_bytes());
         for (tenant, count) in &self.tenants {
             out.extend(tenant.as_bytes());
@@ -141,6 +170,9 @@ impl<'a> Entry<'a> {
             out.extend(run.retention.get().to_be_bytes());
             out.push(run.flags.bits());
             out.extend(run.records.to_be_bytes());
+        }
+        if let Salts::Remains(remains) = &self.salts {
+            remains.encode(&mut out);
         }
         out.extend(self.block_bytes.to_be_bytes());
         out.extend(u32::try_from(self.compressed.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -164,7 +196,7 @@ impl<'a> Entry<'a> {
         let (body, _) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(EntryError::Layout)?;
         let mut cursor = Cursor::new(body);
         let version = cursor.u8()?;
-        if version != ENTRY_VERSION {
+        if version != ENTRY_VERSION && version != REDUCED_VERSION {
             return Err(EntryError::Version(version));
         }
         let class = ClassId::new(cursor.u16()?);
@@ -177,7 +209,10 @@ impl<'a> Entry<'a> {
         let source_count = Count::new(cursor.u64()?);
         let batch_hash = BatchHash::new(cursor.array()?);
         let chain_hash = ChainHash::new(cursor.array()?);
-        let secret = BatchSecret::new(cursor.array()?);
+        let secret = match version {
+            ENTRY_VERSION => Some(BatchSecret::new(cursor.array()?)),
+            _ => None,
+        };
         if count == 0 || count as usize > BATCH_MAX_RECORDS {
             return Err(EntryError::NotCanonical("count"));
         }
@@ -189,6 +224,10 @@ impl<'a> Entry<'a> {
             .map(|_| Ok((TenantId::new(cursor.array()?), Count::new(cursor.u64()?))))
             .collect::<Result<Vec<_>, Short>>()?;
         let runs = read_runs(&mut cursor, count, &tenants)?;
+        let salts = match secret {
+            Some(secret) => Salts::Secret(secret),
+            None => Salts::Remains(Remains::read(&mut cursor, count)?),
+        };
         let block_bytes = cursor.u32()?;
         let compressed_bytes = cursor.u32()? as usize;
         let compressed = cursor.take(compressed_bytes)?;
@@ -197,6 +236,11 @@ impl<'a> Entry<'a> {
         }
         if block_bytes as usize > BLOCK_MAX_BYTES {
             return Err(EntryError::NotCanonical("block length"));
+        }
+        if let Salts::Remains(remains) = &salts
+            && (remains.keeps_any(), remains.keeps_any()) != (block_bytes > 0, compressed_bytes > 0)
+        {
+            return Err(EntryError::NotCanonical("block of what is kept"));
         }
         Ok(Self {
             class,
@@ -209,7 +253,7 @@ impl<'a> Entry<'a> {
             source_count,
             batch_hash,
             chain_hash,
-            secret,
+            salts,
             tenants,
             runs,
             block_bytes,
@@ -226,6 +270,50 @@ impl<'a> Entry<'a> {
             runs: self.runs.iter(),
             run: None,
             left: 0,
+        }
+    }
+
+    /// Its records, as far as they are kept: of one that is gone the block has no part. What it borrows lives in `inflater`.
+    pub fn block<'b>(&'b self, inflater: &'b mut Inflater) -> Result<Block<'b>, BlockError> {
+        match &self.salts {
+            Salts::Secret(_) => Block::parse(inflater.inflate(self.compressed, self.block_bytes as usize)?),
+            Salts::Remains(remains) if !remains.keeps_any() => Block::parse_kept(remains.shapes(), &[]),
+            Salts::Remains(remains) => {
+                Block::parse_kept(remains.shapes(), inflater.inflate(self.compressed, self.block_bytes as usize)?)
+            }
+        }
+    }
+
+    /// The commitments of its records, in order. `block` is [`Entry::block`].
+    pub fn commitments(&self, block: &Block<'_>) -> Vec<Commitment> {
+        self.commitments_within(block, 0..self.count)
+    }
+
+    /// The commitments of those of its records that have these places in it, in order. `block` is [`Entry::block`].
+    pub fn commitments_within(&self, block: &Block<'_>, places: Range<u32>) -> Vec<Commitment> {
+        match &self.salts {
+            Salts::Secret(secret) => batch::commitments_within(secret, block, places),
+            Salts::Remains(_) => {
+                let mut committer = Committer::default();
+                let held = self.held(block).skip(places.start as usize).take(places.len());
+                held.map(|held| committer.commit_held(&held)).collect()
+            }
+        }
+    }
+
+    /// The batch's secret, while the entry is whole.
+    pub fn secret(&self) -> Option<&BatchSecret> {
+        match &self.salts {
+            Salts::Secret(secret) => Some(secret),
+            Salts::Remains(_) => None,
+        }
+    }
+
+    /// What is gone of the record at `index`.
+    pub fn gone(&self, index: usize) -> Gone {
+        match &self.salts {
+            Salts::Secret(_) => Gone::NOTHING,
+            Salts::Remains(remains) => remains.gone(index),
         }
     }
 
@@ -330,7 +418,7 @@ mod tests {
             source_count: Count::new(600),
             batch_hash: BatchHash::new([1; 32]),
             chain_hash: ChainHash::new([2; 32]),
-            secret: BatchSecret::new([3; 32]),
+            salts: Salts::Secret(BatchSecret::new([3; 32])),
             tenants: (0..tenants)
                 .map(|i| (TenantId::from_name(&i.to_string()), Count::new(u64::from(i) * 10)))
                 .collect(),

@@ -29,6 +29,8 @@ contexts! {
     GENESIS = "genesis";
     /// The journal's chain.
     CHAIN = "chain";
+    /// Entry of the tree over the counters.
+    COUNTER = "counter";
     /// Checksum of a stored value: against rot, not against people.
     CHECKSUM = "checksum";
     /// Id of a source, from its name.

@@ -113,6 +113,10 @@ macro_rules! number_type {
 }
 
 bytes_type!(
+    /// SHA-256 of the exact bytes of a signed note.
+    NoteHash, 32
+);
+bytes_type!(
     /// Id of a source.
     SourceId, 16
 );
@@ -127,6 +131,10 @@ bytes_type!(
 bytes_type!(
     /// Salted commitment to a record (`c`).
     Commitment, 32
+);
+bytes_type!(
+    /// Salted hash of one part of a record (`p_j`).
+    PartHash, 32
 );
 bytes_type!(
     /// Value of a sender's batch chain (`a_b`), or the opening value of an epoch.
@@ -200,9 +208,13 @@ fn first_half(hash: [u8; 32]) -> [u8; 16] {
     half
 }
 
-/// The name under which a journal is known for ever: a URL without scheme, white space or `+`; at most 255 bytes.
+/// The name under which a journal is known for ever: a URL without scheme, white space or `+`; at most 255 bytes. With it goes
+/// what the journal succeeds, if anything: both make its genesis.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Origin(String);
+pub struct Origin {
+    text: String,
+    predecessor: Option<NoteHash>,
+}
 
 impl Origin {
     /// Checks and wraps the text.
@@ -212,18 +224,29 @@ impl Origin {
             && text.len() <= 255
             && !text.contains("://")
             && !text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+');
-        if valid { Ok(Self(text)) } else { Err(NameError::Origin(text)) }
+        if valid { Ok(Self { text, predecessor: None }) } else { Err(NameError::Origin(text)) }
+    }
+
+    /// The same name for a journal that succeeds another one, whose last cosigned note has this hash.
+    #[must_use]
+    pub fn after(self, predecessor: NoteHash) -> Self {
+        Self { predecessor: Some(predecessor), ..self }
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// Hash of the last cosigned note of the journal that this one succeeds; `None`: of none.
+    pub fn predecessor(&self) -> Option<NoteHash> {
+        self.predecessor
     }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -251,6 +274,28 @@ impl BatchSecret {
 impl fmt::Debug for BatchSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BatchSecret(..)")
+    }
+}
+
+/// The salt of one part of one record. Never shown: without it, a part that can be guessed can't be looked up by its hash.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Salt([u8; 32]);
+
+impl Salt {
+    /// Wraps the bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for storing and hashing only.
+    pub const fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Salt(..)")
     }
 }
 

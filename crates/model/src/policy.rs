@@ -190,6 +190,16 @@ impl Policy {
         has_witnessed(&met, quorum)
     }
 
+    /// The same policy, with one more key of a log: that to which it has changed by a rotation.
+    #[must_use]
+    pub fn with_log(&self, key: VerifierKey) -> Self {
+        let mut policy = self.clone();
+        if policy.logs.iter().all(|log| log.key != key) {
+            policy.logs.push(Log { key, url: None });
+        }
+        policy
+    }
+
     /// The logs.
     pub fn logs(&self) -> &[Log] {
         &self.logs

@@ -18,6 +18,15 @@ impl Part {
     /// All parts, in the order in which they are hashed and laid out.
     pub const ALL: [Self; 3] = [Self::Core, Self::Personal, Self::Content];
 
+    /// Its name in orders and output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::Personal => "personal",
+            Self::Content => "content",
+        }
+    }
+
     /// Its number `j` in the hashes.
     pub const fn number(self) -> u8 {
         self as u8

@@ -26,6 +26,8 @@ pub enum Action {
     Tail,
     /// Read stored entries, to recompute the chain.
     Walk,
+    /// Take records out as evidence.
+    Export,
 }
 
 impl Role {
@@ -45,7 +47,7 @@ impl Role {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Append, Self::Head, Self::Search, Self::Tail, Self::Walk];
+    pub const ALL: [Self; 6] = [Self::Append, Self::Head, Self::Search, Self::Tail, Self::Walk, Self::Export];
 
     /// The name in records and messages.
     pub const fn name(self) -> &'static str {
@@ -55,6 +57,7 @@ impl Action {
             Self::Search => "search",
             Self::Tail => "tail",
             Self::Walk => "walk",
+            Self::Export => "export",
         }
     }
 }
@@ -66,18 +69,18 @@ pub const fn allows(role: Role, action: Action) -> bool {
     match role {
         Role::Source => match action {
             Action::Append | Action::Head => true,
-            Action::Search | Action::Tail | Action::Walk => false,
+            Action::Search | Action::Tail | Action::Walk | Action::Export => false,
         },
         Role::Operator => match action {
             Action::Head => true,
-            Action::Append | Action::Search | Action::Tail | Action::Walk => false,
+            Action::Append | Action::Search | Action::Tail | Action::Walk | Action::Export => false,
         },
         Role::Investigator => match action {
-            Action::Head | Action::Search | Action::Tail => true,
+            Action::Head | Action::Search | Action::Tail | Action::Export => true,
             Action::Append | Action::Walk => false,
         },
         Role::Auditor => match action {
-            Action::Head | Action::Search | Action::Tail | Action::Walk => true,
+            Action::Head | Action::Search | Action::Tail | Action::Walk | Action::Export => true,
             Action::Append => false,
         },
     }
@@ -94,7 +97,7 @@ mod tests {
         };
         assert_eq!(allowed(Role::Source), ["append", "head"]);
         assert_eq!(allowed(Role::Operator), ["head"]);
-        assert_eq!(allowed(Role::Investigator), ["head", "search", "tail"]);
-        assert_eq!(allowed(Role::Auditor), ["head", "search", "tail", "walk"]);
+        assert_eq!(allowed(Role::Investigator), ["head", "search", "tail", "export"]);
+        assert_eq!(allowed(Role::Auditor), ["head", "search", "tail", "walk", "export"]);
     }
 }

@@ -1,6 +1,6 @@
-//! The vectors in `tests/golden/v1/vectors.txt`: what this version hashes and writes, and what every later one must.
+//! The vectors in `tests/golden`: what this version hashes and writes, and what every later one must.
 //!
-//! `SIGILLO_BLESS=1` writes the file anew. Only a new format version may do that.
+//! `SIGILLO_BLESS=1` writes the files anew. Only a new format version may do that.
 
 use std::{env, fmt::Write, fs, path::Path};
 
@@ -9,19 +9,23 @@ use sigillo_model::{
     block::{Block, BlockBuilder, Inflater, compress},
     chain::{genesis, link_all},
     commitment::Committer,
-    entry::{Entry, Run},
+    entry::{Entry, Gone, Run, Salts},
     envelope::{ENVELOPE_BYTES, Envelope, Flags},
     ids::{
         BatchHash, BatchSecret, ChainHash, ClassId, Count, Epoch, Origin, ReceiptTime, RetentionId, Seq, SourceId,
         SourceSeq, TenantId,
     },
+    note::{KeyKind, Note, SigningKey},
     record::{Part, RecordRef},
+    statement::{Act, Erasure, Order, Purge, Retention},
     tree,
 };
 
 // Relative to the package, in which cargo runs its tests: a path fixed when compiling would be that of another checkout, where
 // several share one target directory.
 const FILE: &str = "../../tests/golden/v1/vectors.txt";
+const TREE_FILE: &str = "../../tests/golden/v2/vectors.txt";
+const REDUCED_FILE: &str = "../../tests/golden/v2/reduced.txt";
 
 fn records() -> [RecordRef<'static>; 3] {
     [
@@ -117,7 +121,7 @@ fn entry(
         source_count: Count::new(0),
         batch_hash,
         chain_hash: ChainHash::new([0; 32]),
-        secret: BatchSecret::new(std::array::from_fn(|i| u8::try_from(i).unwrap())),
+        salts: Salts::Secret(BatchSecret::new(std::array::from_fn(|i| u8::try_from(i).unwrap()))),
         tenants: vec![(TenantId::from_name("provider"), Count::new(0)), (TenantId::from_name("acme"), Count::new(41))],
         runs: vec![run(0, Flags::TENANT_REFUSED, 1), run(1, Flags::default(), 2)],
         block_bytes: u32::try_from(block.len()).unwrap(),
@@ -128,17 +132,131 @@ fn entry(
     entry.encode()
 }
 
+/// The tree over the chain values of those three records, and one of two levels of tiles.
+fn tree_vectors() -> Vec<(String, String)> {
+    let value = |text: &str| ChainHash::from_hex(text).unwrap();
+    let chain = vectors().into_iter().filter_map(|(name, text)| name.ends_with("chain").then_some(text));
+    let mut lines = Vec::new();
+    let mut tree = tree::Frontier::default();
+    lines.push(("root of 0 records".to_owned(), tree.root().to_string()));
+    for (index, text) in (0..).zip(chain) {
+        let leaf = tree::record_leaf(&value(&text));
+        tree.push(leaf, |_, _, _| ());
+        lines.push((format!("record {index} leaf"), leaf.to_string()));
+        lines.push((format!("root of {} records", index + 1), tree.root().to_string()));
+    }
+    // Entry i is the number i in 32 bytes.
+    let mut tree = tree::Frontier::default();
+    let mut tiles = Vec::new();
+    for index in 0_u64..600 {
+        let mut entry = [0; 32];
+        entry[24..].copy_from_slice(&index.to_be_bytes());
+        tree.push(tree::record_leaf(&ChainHash::new(entry)), |level, tile, hash| tiles.push((level, tile, hash)));
+    }
+    for (level, tile, hash) in tiles {
+        lines.push((format!("numbers 0 to 599, level {level} hash {tile}"), hash.to_string()));
+    }
+    lines.push(("numbers 0 to 599, root".to_owned(), tree.root().to_string()));
+    lines
+}
+
 #[test]
 fn vectors_stand() {
+    stand(FILE, vectors());
+}
+
+#[test]
+fn tree_vectors_stand() {
+    stand(TREE_FILE, tree_vectors());
+}
+
+/// The golden entry with something gone: of record 0 a part, record 1 erased whole; then record 2 purged as well.
+fn reduced_vectors() -> Vec<(String, String)> {
+    let whole = golden_entry();
+    let once = reduced(&whole, |index| match index {
+        0 => Gone::part(Part::Personal),
+        1 => Gone::RECORD,
+        _ => Gone::NOTHING,
+    });
+    let twice = reduced(&once, |index| if index == 2 { Gone::PURGED } else { Gone::NOTHING });
+    let origin = Origin::new("journal.example.net/2026").unwrap();
+    let ada = SigningKey::from_seed("ada", KeyKind::Log, &[1; 32]).unwrap();
+    let ben = SigningKey::from_seed("ben", KeyKind::Log, &[2; 32]).unwrap();
+    let targets = vec![(0, Gone::part(Part::Personal)), (1, Gone::RECORD)];
+    let order = |act: &Act| {
+        let text = Order::text(&origin, act);
+        let signatures = [&ada, &ben].map(|key| key.sign(&text).unwrap()).to_vec();
+        Note::new(text, signatures).unwrap().to_bytes()
+    };
+    let purge = Purge { from: 0, to: 3, class: RetentionId::new(3), retention: 4 };
+    vec![
+        ("officer ada".to_owned(), hex(ada.verifier().to_string().as_bytes())),
+        ("officer ben".to_owned(), hex(ben.verifier().to_string().as_bytes())),
+        ("erasure order".to_owned(), hex(&order(&Act::Erase(Erasure { basis: "GDPR 17, case 12".into(), targets })))),
+        (
+            "retention order".to_owned(),
+            hex(&order(&Act::Keep(Retention { class: RetentionId::new(3), keep_s: 86_400 }))),
+        ),
+        ("purge".to_owned(), hex(purge.text(&origin).as_bytes())),
+        ("reduced entry".to_owned(), hex(&once)),
+        ("reduced entry, again".to_owned(), hex(&twice)),
+    ]
+}
+
+fn reduced(stored: &[u8], what: impl Fn(usize) -> Gone) -> Vec<u8> {
+    let entry = Entry::decode(stored).unwrap();
+    let mut inflater = Inflater::default();
+    let block = entry.block(&mut inflater).unwrap();
+    entry.reduce(&block, |index, _| what(index)).unwrap().bytes
+}
+
+#[test]
+fn reduced_vectors_stand() {
+    stand(REDUCED_FILE, reduced_vectors());
+}
+
+#[test]
+fn golden_reduced_entries_are_read() {
+    let golden = fs::read_to_string(REDUCED_FILE).unwrap();
+    let whole = golden_entry();
+    let whole = Entry::decode(&whole).unwrap();
+    let mut inflater = Inflater::default();
+    let expected = whole.commitments(&whole.block(&mut inflater).unwrap());
+    let origin = Origin::new("journal.example.net/2026").unwrap();
+    for (name, gone) in [("reduced entry", [2, 7, 0]), ("reduced entry, again", [2, 7, 15])] {
+        let bytes = value(&golden, name);
+        let entry = Entry::decode(&bytes).unwrap();
+        let mut inflater = Inflater::default();
+        let block = entry.block(&mut inflater).unwrap();
+        assert_eq!(entry.commitments(&block), expected);
+        assert_eq!([0, 1, 2].map(|index| entry.gone(index).bits()), gone);
+        let chain = link_all(genesis(&origin), entry.envelopes(), &entry.commitments(&block));
+        assert_eq!(chain, entry.chain_hash);
+    }
+}
+
+/// The entry of the first format's vectors.
+fn golden_entry() -> Vec<u8> {
+    value(&fs::read_to_string(FILE).unwrap(), "entry")
+}
+
+/// A value of a file of vectors.
+fn value(golden: &str, name: &str) -> Vec<u8> {
+    let start = format!("{name} = ");
+    let line = golden.lines().find_map(|line| line.strip_prefix(&start)).unwrap();
+    (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect()
+}
+
+fn stand(file: &str, vectors: Vec<(String, String)>) {
     let mut text = String::from("# name = hexadecimal. Laid out in crates/model/FORMAT.md.\n");
-    for (name, value) in vectors() {
+    for (name, value) in vectors {
         writeln!(text, "{name} = {value}").unwrap();
     }
     if env::var_os("SIGILLO_BLESS").is_some() {
-        fs::create_dir_all(Path::new(FILE).parent().unwrap()).unwrap();
-        fs::write(FILE, &text).unwrap();
+        fs::create_dir_all(Path::new(file).parent().unwrap()).unwrap();
+        fs::write(file, &text).unwrap();
     }
-    let golden = fs::read_to_string(FILE).unwrap();
+    let golden = fs::read_to_string(file).unwrap();
     for (line, expected) in text.lines().zip(golden.lines()) {
         assert_eq!(line, expected);
     }
@@ -147,13 +265,10 @@ fn vectors_stand() {
 
 #[test]
 fn the_golden_entry_is_read() {
-    let golden = fs::read_to_string(FILE).unwrap();
-    let line = golden.lines().find_map(|line| line.strip_prefix("entry = ")).unwrap();
-    let bytes: Vec<u8> =
-        (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect();
+    let bytes = golden_entry();
     let entry = Entry::decode(&bytes).unwrap();
     let mut inflater = Inflater::default();
-    let block = Block::parse(inflater.inflate(entry.compressed, entry.block_bytes as usize).unwrap()).unwrap();
+    let block = entry.block(&mut inflater).unwrap();
     assert!(block.records().eq(records()));
     let envelopes: Vec<Envelope> = entry.envelopes().collect();
     assert_eq!(envelopes[2].tenant_count, Count::new(42));
@@ -165,9 +280,8 @@ fn the_golden_entry_is_read() {
         builder.push(record).unwrap();
     }
     let opening = epoch_opening(&origin, entry.source, entry.epoch, None);
-    let batch =
-        Batch::seal(&mut builder, entry.source, entry.epoch, entry.source_seq, opening, entry.secret.clone(), 1)
-            .unwrap();
+    let secret = entry.secret().unwrap().clone();
+    let batch = Batch::seal(&mut builder, entry.source, entry.epoch, entry.source_seq, opening, secret, 1).unwrap();
     assert_eq!(batch.hash, entry.batch_hash);
 }
 

@@ -40,8 +40,7 @@ impl Scanner {
             return Ok(hits);
         }
         let finding = |fault: Fault| Finding { from: entry.seq.get(), to: entry.end(), fault };
-        let inflated = self.inflater.inflate(entry.compressed, entry.block_bytes as usize);
-        let block = inflated.and_then(Block::parse).map_err(|error| finding(error.into()))?;
+        let block = entry.block(&mut self.inflater).map_err(|error| finding(error.into()))?;
         if block.count() != entry.count {
             return Err(finding(Fault::Count { stated: entry.count, found: block.count() }));
         }
@@ -54,9 +53,10 @@ impl Scanner {
                 return Ok(hits);
             }
         }
-        for ((record, envelope), candidate) in block.records().zip(entry.envelopes()).zip(&self.candidates) {
+        let records = block.records().zip(entry.envelopes()).zip(&self.candidates).enumerate();
+        for (index, ((record, envelope), candidate)) in records {
             if *candidate && self.matcher.matches(record) {
-                hits.push(Hit { envelope, record: Record::from(record) });
+                hits.push(Hit { envelope, record: Record::from(record), gone: entry.gone(index) });
             }
         }
         Ok(hits)

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, ops::Range};
 use sigillo_journal::{Direction, Entries, ReadError, Reader};
 use sigillo_model::{
     audit::{Fault, Finding},
+    entry::Gone,
     envelope::Envelope,
     ids::ReceiptTime,
     record::Record,
@@ -36,6 +37,8 @@ pub struct Hit {
     pub envelope: Envelope,
     /// The record as stored.
     pub record: Record,
+    /// What was erased or purged of it.
+    pub gone: Gone,
 }
 
 /// What one step of a search came to.

@@ -20,20 +20,26 @@ use rustix::{
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Serialize;
 use sigillo_journal::OpenError;
+use sigillo_model::{ids::Origin, note::VerifierKey};
 
 use crate::{
     config::{
-        Config, ConfigError, DiskTable, LimitsTable, LogTable, ReaderTable, RoleName, Settings, SourceTable, SpeaksFor,
-        SpeaksForWord, TlsTable,
+        CheckpointTable, Config, ConfigError, DiskTable, LimitsTable, LogTable, ReaderTable, RoleName, Settings,
+        SourceTable, SpeaksFor, SpeaksForWord, TlsTable,
     },
     error::ServerError,
     identity::Fingerprint,
+    log::{keys, receipt_name},
 };
 
 /// The journal's name.
 const ORIGIN: &str = "localhost/sigillo-dev";
 const CA: &str = "ca.pem";
 const DATA: &str = "data";
+const LOG_KEY: &str = "keys/log.key";
+const RECEIPT_KEY: &str = "keys/receipt.key";
+const TRUST: &str = "trust.txt";
+const REMEMBERED: &str = "remembered";
 const CONFIG: &str = "sigillod.toml";
 /// Name of the file, of the source, and of its class.
 const SOURCES: [(&str, &str, &str); 3] =
@@ -55,6 +61,7 @@ pub fn prepare(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<Se
     if !dir.join(CA).exists() {
         make_certificates(dir)?;
     }
+    make_log_keys(dir)?;
     let path = dir.join(CONFIG);
     write_toml(&path, &config(dir, listen, metrics)?)?;
     Ok(Settings::load(&path)?)
@@ -84,6 +91,8 @@ pub fn announce(dir: &Path, listen: SocketAddr) -> Result<(), ServerError> {
         ca: &'static str,
         cert: String,
         key: String,
+        trust: &'static str,
+        remember: &'static str,
     }
     #[derive(Serialize)]
     struct Agent {
@@ -95,6 +104,8 @@ pub fn announce(dir: &Path, listen: SocketAddr) -> Result<(), ServerError> {
         ca: CA,
         cert: format!("{name}.pem"),
         key: format!("{name}.key"),
+        trust: TRUST,
+        remember: REMEMBERED,
     };
     write_toml(&dir.join("agent.toml"), &Agent { state_dir: "agent-state", server: endpoint("agent") })?;
     write_toml(&dir.join("sigillo.toml"), &endpoint(READER.0))
@@ -117,6 +128,16 @@ fn config(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<Config,
         metrics_listen: metrics,
         open_tenants: true,
         tls: TlsTable { cert: "server.pem".into(), key: "server.key".into(), client_ca: CA.into() },
+        checkpoint: Some(CheckpointTable {
+            key: LOG_KEY.into(),
+            receipt_key: RECEIPT_KEY.into(),
+            trust: TRUST.into(),
+            rotations: vec![],
+            interval_ms: crate::config::default_interval_ms(),
+            publish_listen: Some(beside(metrics)),
+            witness_timeout_ms: crate::config::default_witness_timeout_ms(),
+            witness_ca: None,
+        }),
         limits: LimitsTable::default(),
         disk: DiskTable::default(),
         classes: vec![],
@@ -129,6 +150,41 @@ fn config(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<Config,
         }],
         log: LogTable::default(),
     })
+}
+
+/// The next port; a free one beside a free one.
+fn beside(address: SocketAddr) -> SocketAddr {
+    let port = if address.port() == 0 { 0 } else { address.port().checked_add(1).unwrap_or(0) };
+    SocketAddr::new(address.ip(), port)
+}
+
+/// The keys of the log, once, and a trust file that asks for no witness.
+fn make_log_keys(dir: &Path) -> Result<(), ServerError> {
+    let trust = dir.join(TRUST);
+    // Written last: when it is there, all of them are.
+    if trust.exists() {
+        return Ok(());
+    }
+    let origin = Origin::new(ORIGIN)
+        .map_err(|error| ConfigError::Value { place: "origin".into(), problem: error.to_string() })?;
+    let make = |file: &str, name: &str| -> Result<VerifierKey, ServerError> {
+        let path = dir.join(file);
+        // Of an earlier, interrupted start.
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(ServerError::file(path)(error));
+        }
+        Ok(keys::generate(&path, name)?.verifier().clone())
+    };
+    let log = make(LOG_KEY, ORIGIN)?;
+    let receipt = make(RECEIPT_KEY, &receipt_name(&origin))?;
+    write(
+        &trust,
+        &format!(
+            "# Written once by sigillod --dev. No witness is asked for.\nlog {log}\nreceipt {receipt}\nquorum none\n"
+        ),
+    )
 }
 
 fn fingerprint(dir: &Path, name: &str) -> Result<String, ServerError> {

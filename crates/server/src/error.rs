@@ -29,6 +29,25 @@ pub enum ServerError {
         /// What is wrong, and what to do.
         problem: String,
     },
+    /// A private key of the log can't be used.
+    #[error("{place}: {problem}")]
+    Key {
+        /// The file or credential.
+        place: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The trust file does not fit.
+    #[error("{path}: {problem}")]
+    Trust {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The file that says what was signed last can't be used.
+    #[error("{0}")]
+    Signed(String),
     /// TLS can't be set up.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),

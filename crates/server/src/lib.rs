@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod dev;
 pub mod identity;
@@ -10,16 +11,19 @@ pub mod telemetry;
 
 mod accept;
 mod audit;
+mod control;
 mod error;
 mod feed;
 mod files;
 mod health;
 mod ingest;
+mod log;
 mod own;
 mod query;
 mod reads;
 mod refusals;
 mod register;
+mod restored;
 mod run;
 mod tls;
 

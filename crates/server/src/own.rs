@@ -1,19 +1,20 @@
 //! The product's own records: starts, stops, reads, alarms. They take the same way into the journal as everybody's.
 
-use sigillo_journal::{Journal, Submission, SubmitError, TenantRun};
+use sigillo_journal::{Journal, Receipt, Refusal, Submission, SubmitError, TenantRun};
 use sigillo_model::{
     batch::{Batch, BatchError, commitments},
     block::{BlockBuilder, Inflater, PushError},
     class::Class,
     envelope::Flags,
-    ids::{BatchHash, BatchSecret, Epoch, SourceId, SourceSeq, TenantId},
+    ids::{BatchHash, BatchSecret, Epoch, ReceiptTime, SourceId, SourceSeq, TenantId},
     record::Record,
+    state::JournalState,
 };
 use sigillo_proto::{
     record::Fields,
     v1::{self, any_value::Value},
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{clock::Clock, config::PROVIDER};
@@ -128,6 +129,19 @@ impl Event {
         self.with(key, Value::IntValue(number.try_into().unwrap_or(i64::MAX)))
     }
 
+    /// The text of a statement, for programs to verify.
+    #[must_use]
+    pub(crate) fn original(mut self, text: impl Into<Vec<u8>>) -> Self {
+        self.content.original = Vec::into(text.into());
+        self
+    }
+
+    /// The statement's text.
+    #[cfg(test)]
+    pub(crate) fn into_original(self) -> Vec<u8> {
+        self.content.original.to_vec()
+    }
+
     fn encode(mut self, host: &str, time_ns: u64) -> Record {
         self.core.event_time_unix_nano = time_ns;
         self.core.observed_time_unix_nano = time_ns;
@@ -150,10 +164,14 @@ pub(crate) struct Own {
     host: Arc<str>,
 }
 
-#[derive(Debug)]
-struct Order {
-    record: Record,
-    done: oneshot::Sender<Result<(), OwnError>>,
+/// Makes an event of the state at which its record will stand.
+type Compose = Box<dyn FnOnce(&JournalState) -> Result<Event, OwnError> + Send>;
+
+enum Order {
+    /// Write this.
+    Record { record: Record, done: oneshot::Sender<Result<(), OwnError>> },
+    /// Write what this makes, by itself.
+    Compose { make: Compose, host: Arc<str>, done: oneshot::Sender<Result<Receipt, OwnError>> },
 }
 
 impl Own {
@@ -182,7 +200,19 @@ impl Own {
     pub(crate) async fn record(&self, event: Event) -> Result<(), OwnError> {
         let record = event.encode(&self.host, self.clock.believed().get());
         let (done, outcome) = oneshot::channel();
-        self.orders.send(Order { record, done }).await.map_err(|_| OwnError::Stopped)?;
+        self.orders.send(Order::Record { record, done }).await.map_err(|_| OwnError::Stopped)?;
+        outcome.await.unwrap_or(Err(OwnError::Stopped))
+    }
+
+    /// Writes the event that `make` makes of the journal's state right before its record. Returns once it is durable. `make` runs
+    /// in the journal's writer: it must be quick.
+    pub(crate) async fn compose(
+        &self,
+        make: impl FnOnce(&JournalState) -> Result<Event, OwnError> + Send + 'static,
+    ) -> Result<Receipt, OwnError> {
+        let (done, outcome) = oneshot::channel();
+        let order = Order::Compose { make: Box::new(make), host: Arc::clone(&self.host), done };
+        self.orders.send(order).await.map_err(|_| OwnError::Stopped)?;
         outcome.await.unwrap_or(Err(OwnError::Stopped))
     }
 
@@ -214,17 +244,25 @@ impl Writer {
         while waiting.recv_many(&mut orders, BATCH_MAX).await > 0 {
             let mut taken = Vec::with_capacity(orders.len());
             for order in orders.drain(..) {
-                match self.builder.push(order.record.as_ref()) {
-                    Ok(()) => taken.push(order.done),
+                let (record, done) = match order {
+                    Order::Record { record, done } => (record, done),
+                    Order::Compose { make, host, done } => {
+                        self.write(&mut taken).await;
+                        answer(done, self.compose(make, host).await);
+                        continue;
+                    }
+                };
+                match self.builder.push(record.as_ref()) {
+                    Ok(()) => taken.push(done),
                     Err(PushError::Full) => {
                         self.write(&mut taken).await;
                         // An empty block takes every record that is within the limit by itself.
-                        match self.builder.push(order.record.as_ref()) {
-                            Ok(()) => taken.push(order.done),
-                            Err(error) => answer(order.done, Err(OwnError::TooLarge(error))),
+                        match self.builder.push(record.as_ref()) {
+                            Ok(()) => taken.push(done),
+                            Err(error) => answer(done, Err(OwnError::TooLarge(error))),
                         }
                     }
-                    Err(error) => answer(order.done, Err(OwnError::TooLarge(error))),
+                    Err(error) => answer(done, Err(OwnError::TooLarge(error))),
                 }
             }
             self.write(&mut taken).await;
@@ -247,30 +285,56 @@ impl Writer {
         if let Some(submission) = self.unanswered.take() {
             self.settle(submission).await?;
         }
+        let place = self.place()?;
+        let submission = place.seal(&mut self.builder, &mut self.inflater)?;
+        self.settle(submission).await
+    }
+
+    /// Writes one record that speaks of the journal's state right before it.
+    async fn compose(&mut self, make: Compose, host: Arc<str>) -> Result<Receipt, OwnError> {
+        if let Some(submission) = self.unanswered.take() {
+            self.settle(submission).await?;
+        }
+        let place = self.place()?;
+        // What was made, and why nothing was, if nothing was.
+        let result: Arc<Mutex<Option<Result<Submission, OwnError>>>> = Arc::default();
+        let slot = Arc::clone(&result);
+        let compose = move |state: &JournalState| {
+            let record = make(state).map(|event| event.encode(&host, place.received.get()));
+            let submission = record.and_then(|record| {
+                let mut builder = BlockBuilder::default();
+                builder.push(record.as_ref()).map_err(OwnError::TooLarge)?;
+                place.seal(&mut builder, &mut Inflater::default())
+            });
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(submission.clone());
+            submission.map_err(|error| SubmitError::Refused(Refusal::Invalid(error.to_string())))
+        };
+        let outcome = self.journal.compose(Box::new(compose)).await;
+        let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (outcome, result) {
+            (Ok(receipt), Some(Ok(submission))) => {
+                (self.next, self.previous) = (submission.batch.end(), submission.batch.hash);
+                Ok(receipt)
+            }
+            (Err(_), Some(Err(error))) => Err(error),
+            (Err(error), Some(Ok(submission))) => {
+                if !matches!(error, SubmitError::Refused(_)) {
+                    self.unanswered = Some(submission);
+                }
+                Err(OwnError::Journal(error.to_string()))
+            }
+            (Err(error), None) => Err(OwnError::Journal(error.to_string())),
+            (Ok(_), _) => Err(OwnError::Journal("a receipt for nothing".into())),
+        }
+    }
+
+    /// Where the next batch will stand.
+    fn place(&self) -> Result<Place, OwnError> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| OwnError::Random(error.to_string()))?;
         let secret = BatchSecret::new(secret);
-        let broken = |error: BatchError| OwnError::Journal(error.to_string());
         let (epoch, first, previous) = (self.epoch, self.next, self.previous);
-        let batch =
-            Batch::seal(&mut self.builder, source(), epoch, first, previous, secret, COMPRESSION).map_err(broken)?;
-        let block = batch.open(&mut self.inflater).map_err(broken)?;
-        let commitments = commitments(&batch.secret, &block);
-        let run = TenantRun {
-            tenant: TenantId::from_name(PROVIDER),
-            retention: Class::Journal.retention(),
-            flags: Flags::COMMITTED_BY_LISTENER,
-            records: batch.count,
-        };
-        let submission = Submission {
-            source: source(),
-            class: Class::Journal.id(),
-            batch,
-            commitments,
-            runs: vec![run],
-            received: self.clock.believed(),
-        };
-        self.settle(submission).await
+        Ok(Place { epoch, first, previous, secret, received: self.clock.believed() })
     }
 
     async fn settle(&mut self, submission: Submission) -> Result<(), OwnError> {
@@ -292,7 +356,33 @@ impl Writer {
     }
 }
 
+/// Where a batch of own records stands, with its secret and its time.
+struct Place {
+    epoch: Epoch,
+    first: SourceSeq,
+    previous: BatchHash,
+    secret: BatchSecret,
+    received: ReceiptTime,
+}
+
+impl Place {
+    fn seal(self, builder: &mut BlockBuilder, inflater: &mut Inflater) -> Result<Submission, OwnError> {
+        let broken = |error: BatchError| OwnError::Journal(error.to_string());
+        let Self { epoch, first, previous, secret, received } = self;
+        let batch = Batch::seal(builder, source(), epoch, first, previous, secret, COMPRESSION).map_err(broken)?;
+        let block = batch.open(inflater).map_err(broken)?;
+        let commitments = commitments(&batch.secret, &block);
+        let run = TenantRun {
+            tenant: TenantId::from_name(PROVIDER),
+            retention: Class::Journal.retention(),
+            flags: Flags::COMMITTED_BY_LISTENER,
+            records: batch.count,
+        };
+        Ok(Submission { source: source(), class: Class::Journal.id(), batch, commitments, runs: vec![run], received })
+    }
+}
+
 /// Whoever asked may be gone.
-fn answer(done: oneshot::Sender<Result<(), OwnError>>, outcome: Result<(), OwnError>) {
+fn answer<T>(done: oneshot::Sender<Result<T, OwnError>>, outcome: Result<T, OwnError>) {
     let _ = done.send(outcome);
 }

@@ -3,10 +3,7 @@
 
 use prost::Message;
 use sigillo_journal::Reader;
-use sigillo_model::{
-    block::{Block, Inflater},
-    class::FIRST_CONFIGURED,
-};
+use sigillo_model::{block::Inflater, class::FIRST_CONFIGURED};
 use sigillo_proto::v1::{self, KeyValue, KeyValueList, any_value::Value};
 
 use crate::{
@@ -39,8 +36,7 @@ pub(crate) fn read(reader: &Reader) -> Result<ClassNames, ServerError> {
         let stored = stored?;
         let entry = stored.entry()?;
         // The chain was checked by whoever opened the journal; an own block that can't be read is one this version doesn't know.
-        let Ok(bytes) = inflater.inflate(entry.compressed, entry.block_bytes as usize) else { continue };
-        let Ok(block) = Block::parse(bytes) else { continue };
+        let Ok(block) = entry.block(&mut inflater) else { continue };
         let newest = block
             .records()
             .filter(|record| {

@@ -11,10 +11,10 @@ use std::{
 };
 
 use sigillo_journal::{Journal, Opened, Options};
-use sigillo_model::limits::MESSAGE_MAX_BYTES;
+use sigillo_model::{limits::MESSAGE_MAX_BYTES, note::SigningKey};
 use sigillo_proto::{
     FILE_DESCRIPTOR_SET,
-    v1::{audit_server::AuditServer, ingest_server::IngestServer, query_server::QueryServer},
+    v1::{audit_server::AuditServer, ingest_server::IngestServer, log_server::LogServer, query_server::QueryServer},
 };
 use tokio::{
     net::TcpListener,
@@ -29,6 +29,7 @@ use crate::{
     audit::AuditService,
     clock::Clock,
     config::{ClassNames, Settings},
+    control::{self, ControlService, ControlSocket},
     error::ServerError,
     files,
     health::Health,
@@ -37,10 +38,11 @@ use crate::{
         grpc::{self, IngestService},
         pace::Pace,
     },
+    log,
     own::{Event, Own},
     query::{self, QueryService},
     reads::Reads,
-    register, telemetry,
+    register, restored, telemetry,
     tls::Tls,
 };
 
@@ -54,6 +56,7 @@ const REQUEST_MAX_BYTES: usize = 256 << 10;
 pub struct Listeners {
     grpc: TcpListener,
     metrics: TcpListener,
+    publish: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -62,7 +65,11 @@ impl Listeners {
         let bind = async |address: SocketAddr| {
             TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })
         };
-        Ok(Self { grpc: bind(settings.listen).await?, metrics: bind(settings.metrics_listen).await? })
+        let publish = match settings.checkpoint.as_ref().and_then(|checkpoint| checkpoint.publish_listen) {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        Ok(Self { grpc: bind(settings.listen).await?, metrics: bind(settings.metrics_listen).await?, publish })
     }
 
     /// Where gRPC is really listened on.
@@ -74,11 +81,18 @@ impl Listeners {
     pub fn metrics(&self) -> Result<SocketAddr, ServerError> {
         self.metrics.local_addr().map_err(ServerError::file("the metrics listener"))
     }
+
+    /// Where checkpoint and tiles are really published, if they are.
+    pub fn publish(&self) -> Result<Option<SocketAddr>, ServerError> {
+        let address = self.publish.as_ref().map(TcpListener::local_addr).transpose();
+        address.map_err(ServerError::file("the listener for published resources"))
+    }
 }
 
 /// Checks what a start would read besides the configuration itself.
 pub fn check(settings: &Settings) -> Result<(), ServerError> {
     telemetry::filter(&settings.log)?;
+    log::prepare(settings)?;
     Tls::load(settings.tls.clone()).map(drop)
 }
 
@@ -103,8 +117,9 @@ pub async fn run(
     files::fit(&mut settings.limits);
     let tls = Arc::new(Tls::load(settings.tls.clone())?);
     let metrics = telemetry::metrics()?;
+    let prepared = log::prepare(&settings)?;
     let clock = Arc::new(clock);
-    let (opened, known) = open(&settings).await?;
+    let (opened, known) = open(&settings, prepared.as_ref().map(log::Prepared::receipt_key)).await?;
     let journal = opened.journal.clone();
     let own = Own::start(journal.clone(), Arc::clone(&clock), &host());
     record_start(&own, &settings, &opened, &clock, &known).await?;
@@ -113,6 +128,17 @@ pub async fn run(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::start(reporter);
     let tasks = TaskTracker::new();
+    let (log, checkpointer) = match log::start(prepared, &settings, &journal, &own, &health).await {
+        Ok(started) => started,
+        Err(error) => {
+            // Refused, but in good order.
+            journal.close().await.map_err(ServerError::Close)?;
+            return Err(error);
+        }
+    };
+    let control = control(&settings, &journal, &own, &log, &clock);
+    let control_socket = ControlSocket::bind(&settings.data_dir).map_err(ServerError::file(&settings.data_dir))?;
+    let resources = log::Resources::new(Arc::clone(&log), journal.reader());
     let ingest = Arc::new(grpc::Shared {
         journal: journal.clone(),
         identities: Arc::clone(&identities),
@@ -123,6 +149,7 @@ pub async fn run(
         limits: settings.limits,
         inflight: Arc::new(Semaphore::new(settings.limits.inflight_bytes)),
         tasks: tasks.clone(),
+        log: resources.clone(),
         streams: Mutex::new(HashMap::new()),
     });
     let reading = Arc::new(query::Shared {
@@ -131,22 +158,32 @@ pub async fn run(
         reads: Reads::new(own.clone(), Arc::clone(&identities), settings.limits.reads),
         limits: settings.limits,
         tasks: tasks.clone(),
+        log: Arc::clone(&log),
     });
+    let log_service = log::LogService::new(resources.clone(), Arc::clone(&identities));
     let routes = Routes::new(health_service)
         .add_service(reflection()?)
         .add_service(IngestServer::new(IngestService::new(ingest)).max_decoding_message_size(MESSAGE_MAX_BYTES))
         .add_service(
             QueryServer::new(QueryService::new(Arc::clone(&reading))).max_decoding_message_size(REQUEST_MAX_BYTES),
         )
+        .add_service(LogServer::new(log_service).max_decoding_message_size(REQUEST_MAX_BYTES))
         .add_service(AuditServer::new(AuditService::new(reading)).max_decoding_message_size(REQUEST_MAX_BYTES))
         .prepare();
 
-    let (grpc, scraped) = (listeners.grpc()?, listeners.metrics()?);
-    write_addresses(&settings.data_dir, grpc, scraped)?;
+    let (grpc, scraped, published) = (listeners.grpc()?, listeners.metrics()?, listeners.publish()?);
+    write_addresses(&settings.data_dir, grpc, scraped, published)?;
     let closing = CancellationToken::new();
     let accept = Accept { tls: Arc::clone(&tls), routes, limits: settings.limits, closing: closing.clone() };
     let accepting = tokio::spawn(accept::serve(listeners.grpc, accept));
+    let controlling = tokio::spawn(control_socket.serve(control, closing.clone()));
     let collecting = tokio::spawn(telemetry::serve(listeners.metrics, metrics, closing.clone()));
+    let signing = checkpointer.map(|checkpointer| tokio::spawn(checkpointer.run(closing.clone())));
+    let publishing = listeners.publish.map(|listener| {
+        let plain = published.is_some_and(|address| address.ip().is_loopback());
+        let tls = (!plain).then(|| Arc::clone(&tls));
+        tokio::spawn(log::publish(listener, tls, resources, closing.clone()))
+    });
     tracing::info!(listen = %grpc, metrics = %scraped, origin = %settings.origin, "listening");
     notify(&[sd_notify::NotifyState::Ready]);
 
@@ -171,6 +208,10 @@ pub async fn run(
         tracing::warn!("streams did not end in time: cut");
     }
     collecting.await?;
+    for task in [signing, publishing].into_iter().flatten() {
+        task.await?;
+    }
+    controlling.await?;
     let head = journal.head();
     own.note(Event::new("journal.stopped").body("the server stops").number("size", head.size)).await;
     journal.close().await.map_err(ServerError::Close)?;
@@ -178,11 +219,30 @@ pub async fn run(
     Ok(())
 }
 
+fn control(
+    settings: &Settings,
+    journal: &Journal,
+    own: &Own,
+    log: &Arc<log::Log>,
+    clock: &Arc<Clock>,
+) -> ControlService {
+    ControlService::new(control::Shared {
+        journal: journal.clone(),
+        own: own.clone(),
+        log: Arc::clone(log),
+        clock: Arc::clone(clock),
+        data_dir: settings.data_dir.clone(),
+        reserve_bytes: settings.reserve_bytes,
+        started_ns: clock.believed().get(),
+    })
+}
+
 /// Opens the journal and reads its register of classes, which the configuration must not contradict.
-async fn open(settings: &Settings) -> Result<(Opened, ClassNames), ServerError> {
+async fn open(settings: &Settings, receipt_key: Option<Arc<SigningKey>>) -> Result<(Opened, ClassNames), ServerError> {
     let options = Options {
         reserve_bytes: settings.reserve_bytes,
         queue_bytes: settings.limits.queue_bytes,
+        receipt_key,
         ..Options::new(&settings.data_dir, settings.origin.clone())
     };
     let configured = settings.classes.clone();
@@ -196,7 +256,7 @@ async fn open(settings: &Settings) -> Result<(Opened, ClassNames), ServerError> 
 }
 
 /// Makes the journal's folder for this account only, if it is not there; one that is there keeps the rights it was given.
-fn make_private(dir: &Path) -> Result<(), ServerError> {
+pub(crate) fn make_private(dir: &Path) -> Result<(), ServerError> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -221,6 +281,10 @@ async fn record_start(
         .text("origin", settings.origin.as_str())
         .number("size", head.size)
         .number("verified_records", opened.verified_records);
+    let started = match opened.journal.origin().predecessor() {
+        Some(note) => started.text("predecessor_note_sha256", note.to_string()),
+        None => started,
+    };
     own.record(started).await?;
     if opened.unclean {
         tracing::warn!(verified = opened.verified_records, "the last stop was not a clean one");
@@ -230,6 +294,7 @@ async fn record_start(
             .number("verified_records", opened.verified_records);
         own.record(unclean).await?;
     }
+    restored::record(own, &settings.data_dir).await?;
     let now = clock.believed();
     let behind_ns = head.receipt_time.get().saturating_sub(now.get());
     let mut state = Event::new("clock.state")
@@ -358,10 +423,17 @@ fn reflection() -> Result<
 }
 
 /// Puts the addresses where those find them who started the server on a free port; whole or not at all.
-fn write_addresses(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<(), ServerError> {
+fn write_addresses(
+    dir: &Path,
+    listen: SocketAddr,
+    metrics: SocketAddr,
+    publish: Option<SocketAddr>,
+) -> Result<(), ServerError> {
     let path = dir.join("addresses.toml");
     let new = dir.join("addresses.toml.new");
-    fs::write(&new, format!("listen = \"{listen}\"\nmetrics = \"{metrics}\"\n")).map_err(ServerError::file(&new))?;
+    let publish = publish.map_or_else(String::new, |publish| format!("publish = \"{publish}\"\n"));
+    let text = format!("listen = \"{listen}\"\nmetrics = \"{metrics}\"\n{publish}");
+    fs::write(&new, text).map_err(ServerError::file(&new))?;
     fs::rename(&new, &path).map_err(ServerError::file(&path))
 }
 

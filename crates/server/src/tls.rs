@@ -26,13 +26,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct Tls {
     files: TlsFiles,
     config: ArcSwap<ServerConfig>,
+    /// The same certificate for everybody.
+    public: ArcSwap<ServerConfig>,
 }
 
 impl Tls {
     /// Reads the files.
     pub(crate) fn load(files: TlsFiles) -> Result<Self, ServerError> {
         let config = ArcSwap::from_pointee(server_config(&files)?);
-        Ok(Self { files, config })
+        let public = ArcSwap::from_pointee(public_config(&files)?);
+        Ok(Self { files, config, public })
     }
 
     /// What accepts the next connection.
@@ -40,11 +43,17 @@ impl Tls {
         TlsAcceptor::from(self.config.load_full())
     }
 
+    /// What accepts a connection of anybody, for what is published.
+    pub(crate) fn public_acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.public.load_full())
+    }
+
     /// Reads the files again. When they can't be used, the certificates in effect stay.
     pub(crate) fn reload(&self) {
-        match server_config(&self.files) {
-            Ok(config) => {
+        match server_config(&self.files).and_then(|config| Ok((config, public_config(&self.files)?))) {
+            Ok((config, public)) => {
                 self.config.store(Arc::new(config));
+                self.public.store(Arc::new(public));
                 tracing::info!("certificates were read again");
             }
             Err(error) => tracing::error!(%error, "certificates were not read again; those in effect stay"),
@@ -90,6 +99,18 @@ fn server_config(files: &TlsFiles) -> Result<ServerConfig, ServerError> {
     // A resumed session would carry a certificate that was checked against an older list of authorities.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// TLS without client certificates, for HTTP/1.1.
+fn public_config(files: &TlsFiles) -> Result<ServerConfig, ServerError> {
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unusable(&files.key, &error))?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(certificates(&files.cert)?, key)
+        .map_err(|error| unusable(&files.cert, &error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 

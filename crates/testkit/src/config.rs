@@ -1,11 +1,14 @@
 //! A server's configuration with as many sources as wanted, each with a certificate of its own. The layout of the directory
 //! is that of `sigillod --dev`: certificates and `sigillod.toml` in it, data in `data/`.
 
-use std::{fs, path::Path};
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 
 use anyhow::Result;
 use serde::Serialize;
-use sigillo_model::ids::Origin;
+use sigillo_model::{
+    ids::Origin,
+    note::{KeyKind, SigningKey},
+};
 
 use crate::certificates::{Authority, Identity};
 
@@ -45,6 +48,7 @@ pub fn write(dir: &Path, sources: &[Source]) -> Result<()> {
         data_dir: "data",
         listen: "127.0.0.1:0",
         metrics_listen: "127.0.0.1:0",
+        checkpoint: checkpoint(dir)?,
         tls: Tls { cert: "server.pem", key: "server.key", client_ca: "ca.pem" },
         source: tables,
         reader: vec![ReaderTable { name: reader.name, fingerprint: reader.fingerprint, role: "auditor" }],
@@ -53,15 +57,39 @@ pub fn write(dir: &Path, sources: &[Source]) -> Result<()> {
     Ok(())
 }
 
+/// Keys of the log, and a trust file that asks for no witness.
+fn checkpoint(dir: &Path) -> Result<Checkpoint> {
+    let (key, receipt_key, trust) = ("log.key", "receipt.key", "trust.txt");
+    let make = |file: &str, name: &str, seed: u8| -> Result<SigningKey> {
+        let key = SigningKey::from_seed(name, KeyKind::Log, &[seed; 32])?;
+        let mut to = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(dir.join(file))?;
+        to.write_all(key.encode().as_bytes())?;
+        Ok(key)
+    };
+    let log = make(key, ORIGIN, 1)?;
+    let receipt = make(receipt_key, &format!("{ORIGIN}/receipts"), 2)?;
+    let text = format!("log {}\nreceipt {}\nquorum none\n", log.verifier(), receipt.verifier());
+    fs::write(dir.join(trust), text)?;
+    Ok(Checkpoint { key, receipt_key, trust })
+}
+
 #[derive(Serialize)]
 struct Config {
     origin: &'static str,
     data_dir: &'static str,
     listen: &'static str,
     metrics_listen: &'static str,
+    checkpoint: Checkpoint,
     tls: Tls,
     source: Vec<SourceTable>,
     reader: Vec<ReaderTable>,
+}
+
+#[derive(Serialize)]
+struct Checkpoint {
+    key: &'static str,
+    receipt_key: &'static str,
+    trust: &'static str,
 }
 
 #[derive(Serialize)]

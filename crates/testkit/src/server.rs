@@ -174,6 +174,7 @@ pub struct Server {
 struct Addresses {
     listen: SocketAddr,
     metrics: SocketAddr,
+    publish: Option<SocketAddr>,
 }
 
 /// A server that has ended.
@@ -198,6 +199,11 @@ impl Server {
         self.addresses().metrics
     }
 
+    /// Where it publishes checkpoint and tiles, if it does.
+    pub fn publish(&self) -> Option<SocketAddr> {
+        self.addresses().publish
+    }
+
     /// How to connect as `name`, whose certificate is in the server's directory.
     pub fn endpoint(&self, name: &str) -> Endpoint {
         let file = |name: String| self.command.dir.join(name);
@@ -207,6 +213,8 @@ impl Server {
             cert: file(format!("{name}.pem")),
             key: file(format!("{name}.key")),
             name: None,
+            trust: None,
+            remember: None,
         }
     }
 

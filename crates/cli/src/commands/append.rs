@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, BufRead},
+    path::PathBuf,
     process::ExitCode,
     thread,
 };
@@ -14,6 +15,7 @@ use sigillo_proto::{
     record::Fields,
     v1::{self, any_value::Value},
 };
+use sigillo_verify::show::severity;
 use tokio::{
     sync::mpsc,
     time::{Duration, Instant, sleep_until, timeout},
@@ -23,7 +25,7 @@ use crate::{
     failure::{Failure, tell},
     global::GlobalArgs,
     output::{Format, Sink, json_line},
-    severity,
+    receipts::Keeper,
 };
 
 /// Bytes of a line beyond which it becomes several records, numbered parts; well below what a record may have.
@@ -82,6 +84,9 @@ pub(crate) struct AppendArgs {
     /// Address from which it was done
     #[arg(long, value_name = "ADDRESS", default_value = "")]
     client_address: String,
+    /// Keeps the journal's signed receipts: in a folder, a file each; else all in this file, which is added to
+    #[arg(long, value_name = "DIR|FILE")]
+    receipts: Option<PathBuf>,
     /// Gives up when nothing was made durable for so long. What was sent may still become durable
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
@@ -97,26 +102,34 @@ enum OutcomeArg {
 
 pub(crate) async fn run(args: AppendArgs, global: &GlobalArgs) -> Result<ExitCode, Failure> {
     let patience = Duration::from_secs(args.timeout);
+    let receipts = args.receipts.clone();
     let template = Template::new(args);
     // Said before anything is sent; lines of standard input add nothing that these limits are about.
     template.fields(0).check_limits().map_err(|error| Failure::Usage(error.to_string()))?;
-    let options = ship::Options {
+    let options = |guard| ship::Options {
+        guard,
         give_up_after: Some(patience),
         // Whoever waits for us wants to know.
         refusals_are_final: true,
         notice: Some(tell),
         ..ship::Options::new(concat!("sigillo ", env!("CARGO_PKG_VERSION")))
     };
-    let start = async { Ok::<_, Failure>(Shipper::start(&global.connect().await?, options).await?) };
+    let start = async {
+        let (connection, guard) = global.connect_guarded().await?;
+        Ok::<_, Failure>(Shipper::start(&connection, options(guard)).await?)
+    };
     let silent = |_| Failure::Unreadable(format!("the server has not answered for {} s", patience.as_secs()));
     let mut shipper = timeout(patience, Box::pin(start)).await.map_err(silent)??;
-    let mut summary = Summary::default();
+    let keeper = receipts.map(|path| Keeper::open(&path, shipper.welcome())).transpose()?;
+    let mut summary = Summary { keeper, ..Summary::default() };
     if template.message.is_some() {
         shipper.push(&template.fields(now()).encode()).await?;
     } else {
         push_lines(&mut shipper, &template, &mut summary).await?;
     }
-    shipper.flush().await?.iter().for_each(|receipt| summary.take(receipt));
+    for receipt in shipper.flush().await? {
+        summary.take(receipt)?;
+    }
     shipper.close().await;
 
     let mut sink = Sink::plain(false);
@@ -141,7 +154,7 @@ async fn push_lines(shipper: &mut Shipper, template: &Template, summary: &mut Su
             },
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => shipper.cut().await?,
             settled = shipper.settled(), if waiting => match settled?.outcome {
-                Outcome::Durable(receipt) => summary.take(&receipt),
+                Outcome::Durable(receipt) => summary.take(receipt)?,
                 Outcome::Refused { message, .. } => return Err(Failure::Refused(message)),
             },
         }
@@ -240,18 +253,23 @@ fn read_lines(mut input: impl BufRead, part_bytes: usize, mut take: impl FnMut(L
 }
 
 /// What the receipts of one call say together.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 struct Summary {
+    keeper: Option<Keeper>,
     records: u64,
     first: Option<u64>,
     last: Option<v1::Receipt>,
 }
 
 impl Summary {
-    fn take(&mut self, receipt: &v1::Receipt) {
+    fn take(&mut self, receipt: v1::Receipt) -> Result<(), Failure> {
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(&receipt)?;
+        }
         self.records += u64::from(receipt.count);
         self.first.get_or_insert(receipt.sequence);
-        self.last = Some(receipt.clone());
+        self.last = Some(receipt);
+        Ok(())
     }
 
     fn tell(&self, format: Format) -> Vec<u8> {
@@ -365,7 +383,7 @@ mod tests {
         let told = |receipts: &[v1::Receipt], format| {
             let mut summary = Summary::default();
             for receipt in receipts {
-                summary.take(receipt);
+                summary.take(receipt.clone()).unwrap();
             }
             String::from_utf8(summary.tell(format)).unwrap()
         };

@@ -38,6 +38,7 @@ pub(crate) async fn run(_args: HeadArgs, global: &GlobalArgs) -> Result<ExitCode
                 "size": head.size,
                 "chain_hash": chain.to_string(),
                 "receipt_time": time,
+                "checkpoints": standing(head.checkpoint_state()),
             }))
         }
         Format::Text => {
@@ -46,11 +47,36 @@ pub(crate) async fn run(_args: HeadArgs, global: &GlobalArgs) -> Result<ExitCode
                 time => rfc3339(time, &TimeZone::UTC),
             };
             let (origin, size) = (escape(&head.origin), head.size);
-            format!("origin  {origin}\nsize    {size}\nchain   {chain}\ntime    {time}\n").into_bytes()
+            let quorum = standing(head.checkpoint_state());
+            format!("origin  {origin}\nsize    {size}\nchain   {chain}\ntime    {time}\nquorum  {quorum}\n")
+                .into_bytes()
         }
     })?;
     sink.finish()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How the newest checkpoints stand with the policy of witnesses, in a word.
+fn standing(state: v1::CheckpointState) -> &'static str {
+    match state {
+        v1::CheckpointState::Met => "met",
+        v1::CheckpointState::Unmet => "unmet",
+        v1::CheckpointState::Stale => "stale",
+        v1::CheckpointState::None | v1::CheckpointState::Unspecified => "none",
+    }
+}
+
+/// What is to be said beside an answer when the newest checkpoints are not cosigned as they should be.
+pub(crate) fn warning(state: v1::CheckpointState) -> Option<&'static str> {
+    match state {
+        v1::CheckpointState::Unmet => Some(
+            "the server's newest checkpoints are not cosigned as its policy asks: nobody else vouches for the newest records",
+        ),
+        v1::CheckpointState::Stale => Some(
+            "the server's newest cosigned checkpoint is older than ten minutes: nobody else vouches for what came since",
+        ),
+        v1::CheckpointState::Met | v1::CheckpointState::None | v1::CheckpointState::Unspecified => None,
+    }
 }
 
 /// The chain value of a head that a server sent.

@@ -7,6 +7,7 @@ use sigillo_client::Responses;
 use sigillo_proto::v1::{self, search_response::Message};
 
 use crate::{
+    commands::head,
     failure::{Failure, tell},
     filter::FilterArgs,
     global::GlobalArgs,
@@ -72,6 +73,9 @@ pub(crate) async fn run(args: QueryArgs, global: &GlobalArgs) -> Result<ExitCode
     // A pager that never ran shows in writing as one that was left, so its own word counts first.
     sink.finish()?;
     let done = shown?;
+    if let Some(warning) = done.as_ref().and_then(|done| head::warning(done.checkpoint_state())) {
+        tell(warning);
+    }
     if let Some(done) = done.filter(|done| !done.cursor.is_empty()) {
         tell(&format!("there is more, go on with --cursor {}", hex::encode(&done.cursor)));
     }

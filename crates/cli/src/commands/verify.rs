@@ -1,28 +1,45 @@
-//! `sigillo verify`: recomputes every commitment and every link of the journal.
+//! `sigillo verify`: recomputes every commitment and every link of the journal, and holds it against what others know of it.
+
+mod cosign;
+mod disk;
+mod follow;
+mod memory;
+mod service;
+mod state;
+mod tell;
+mod views;
+mod walk;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{Duration, Instant},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
-use sigillo_client::{ClientError, Code};
-use sigillo_journal::verify::{VerifyError, verify_meeting};
+use jiff::Zoned;
+use sigillo_http::Roots;
+use sigillo_journal::verify::Demands;
 use sigillo_model::{
-    audit::{Fault, Finding, Walker},
-    ids::{ChainHash, Origin},
-    state::JournalState,
+    audit::{Holder, Trust, Walker},
+    ids::ChainHash,
+    policy::Policy,
+    verdict::{self, Outcome, Verdict},
 };
-use sigillo_proto::v1::{self, walk_response::Message};
+use sigillo_query::when;
 
-use super::head::chain_hash;
+use self::{
+    cosign::Cosigner,
+    memory::Memory,
+    views::Views,
+    walk::{Stopped, Walked},
+};
 use crate::{
     failure::{EXIT_ALTERED, Failure},
     global::GlobalArgs,
-    output::{Format, Sink, escape::escape, json_line},
+    output::Sink,
 };
 
 /// Verify the journal: recompute every commitment and every link
@@ -30,26 +47,40 @@ use crate::{
 #[command(after_long_help = "\
 Every record is read, its commitment computed anew, and linked to the one before; in the end the chain value must be that of
 the head. Over the wire the server is never believed when it says that all is well, only when it says that it finds what it
-holds altered. That the head is the one that others have seen, you show with a head that you noted earlier (sigillo head):
---expect-size and --expect-chain, always together.
+holds altered.
+
+That shows that the journal fits itself. Whoever owns the disk and the log's key can write all of it anew so that it fits again;
+against that stands what others hold:
+  --policy         the trust file: who signs for the log, which witnesses must cosign, whose orders are lawful. Had from somebody
+                   whom you trust, never from the server. With it the checkpoints that the journal keeps must be met too
+  --remembered     a checkpoint that you, an agent or another auditor saw earlier; --remember keeps those that are accepted
+  --witness-view   what a witness cosigned last. Over the wire the witnesses of the trust file are asked by themselves
+A signed root that the records don't give means that they were rewritten, between the last checkpoint that was met and that one.
+A checkpoint of more records than there are, or a newest quorum older than ten minutes, means that this is not the newest state.
+
+For ever: sigillo verify --follow --state DIR --policy FILE walks what is new, every minute, and ends with the verdict's code
+when something was altered.
 
 Exit codes:
   0  intact
   1  altered; the first record that does not fit is named
   3  no connection, or the journal can't be read to its end, which says nothing about it
   4  the server refused
+  5  stale: in order as far as it goes, but not the newest state
+  6  intact, but no checkpoint has the quorum that the trust file asks for
 
 Examples:
-  sigillo verify
-  sigillo verify --expect-size 48210 --expect-chain 5c3f…
-  sigillo verify --db /var/lib/sigillo        (the server must be stopped)
-  sigillo verify -o json")]
+  sigillo verify --policy trust.txt --remember ~/checkpoints
+  sigillo verify --db /backup/sigillo --policy trust.txt --now '2026-11-20 03:00'   (the server must be stopped)
+  sigillo verify --db /var/lib/sigillo --policy trust.txt --witness-view witness.note
+  sigillo verify --policy trust.txt --cosign auditor.key --out cosigned.note
+  sigillo verify --expect-size 48210 --expect-chain 5c3f…      (from an earlier sigillo head)")]
 pub(crate) struct VerifyArgs {
     /// A local data folder instead of a server; the server that uses it must be stopped
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["follow", "state"])]
     db: Option<PathBuf>,
     /// The size that `sigillo head` showed earlier; needs --expect-chain
-    #[arg(long, value_name = "COUNT", requires = "expect_chain")]
+    #[arg(long, value_name = "COUNT", requires = "expect_chain", conflicts_with = "state")]
     expect_size: Option<u64>,
     /// The chain value that it showed with that size, 64 hexadecimal digits; needs --expect-size
     #[arg(long, value_name = "HEX", requires = "expect_size", value_parser = ChainHash::from_hex)]
@@ -57,127 +88,237 @@ pub(crate) struct VerifyArgs {
     /// Why you read: a case, a ticket, a sentence. Kept in the journal, as is every read
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
+    /// The trust file, instead of the configured one
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// A checkpoint that was seen earlier: a note, or the file in which an agent remembers it. May be repeated
+    #[arg(long, value_name = "FILE")]
+    remembered: Vec<PathBuf>,
+    /// Keep accepted checkpoints in this folder, 64 at most, and hold the journal to all that are there
+    #[arg(long, value_name = "DIR")]
+    remember: Option<PathBuf>,
+    /// What a witness cosigned last: a file, or the address of the witness (https://…). May be repeated
+    #[arg(long, value_name = "FILE|URL")]
+    witness_view: Vec<String>,
+    /// Don't ask the trust file's witnesses
+    #[arg(long)]
+    no_witness_view: bool,
+    /// PEM file with the authorities from which the witnesses' certificates come
+    #[arg(long, value_name = "FILE")]
+    witness_ca: Option<PathBuf>,
+    /// Judge how new the journal is as of this time, for copies of an earlier day
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "follow")]
+    now: Option<u64>,
+    /// Add your signature as an auditor, by this key, to the checkpoint of an intact journal
+    #[arg(long, value_name = "FILE", requires = "out")]
+    cosign: Option<PathBuf>,
+    /// Where to write the checkpoint with your signature
+    #[arg(long, value_name = "FILE", requires = "cosign")]
+    out: Option<PathBuf>,
+    /// Keep in this folder how far the journal was walked, and walk on from there
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    #[command(flatten)]
+    follow: FollowArgs,
 }
 
-/// An intact journal.
-struct Intact {
-    origin: Origin,
-    records: u64,
-    bytes: u64,
-    chain: ChainHash,
+#[derive(Debug, Args)]
+struct FollowArgs {
+    /// Go on for ever, as a service; ends when something was altered
+    #[arg(long, requires = "state")]
+    follow: bool,
+    /// Show metrics for Prometheus here: host:port
+    #[arg(long, value_name = "ADDR", requires = "follow")]
+    metrics: Option<SocketAddr>,
+    /// Seconds between two looks; each that finds something new is a recorded read
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    every: u64,
+    /// Seconds for which the journal may be stale, or unreachable beyond that, before this ends with code 5
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    grace: u64,
 }
 
-/// Why there is no verdict "intact".
-enum Stopped {
-    Altered(Finding),
-    Failed(Failure),
+/// A point in time, seconds since 1970.
+fn time(text: &str) -> Result<u64, when::WhenError> {
+    when::parse(text, &Zoned::now()).map(|nanoseconds| nanoseconds / 1_000_000_000)
 }
 
-impl<E: Into<Failure>> From<E> for Stopped {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
+/// By this machine's clock, seconds since 1970.
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// What a journal is judged by: the trust file, and where others' checkpoints are had.
+struct Judge {
+    policy: Policy,
+    origin: String,
+    views: Views,
+    cosigner: Option<Cosigner>,
+}
+
+impl Judge {
+    fn new(args: &VerifyArgs, policy: Option<&Path>) -> Result<Option<Self>, Failure> {
+        let cosigner = match (&args.cosign, &args.out) {
+            (Some(key), Some(out)) => Some(Cosigner::load(key, out)?),
+            _ => None,
+        };
+        let Some(path) = policy else {
+            let needs = [
+                (!args.remembered.is_empty(), "--remembered"),
+                (args.remember.is_some(), "--remember"),
+                (!args.witness_view.is_empty(), "--witness-view"),
+                (args.cosign.is_some(), "--cosign"),
+                (args.state.is_some(), "--state"),
+            ];
+            return match needs.iter().find(|(given, _)| *given) {
+                Some((_, option)) => Err(Failure::Usage(format!("{option} needs a trust file: --policy FILE"))),
+                None => Ok(None),
+            };
+        };
+        let (policy, origin) = views::policy(path)?;
+        let memory = args.remember.as_deref().map(Memory::open).transpose()?;
+        let roots = match &args.witness_ca {
+            Some(path) => Some(Roots::load(path).map_err(|error| Failure::Usage(format!("--witness-ca: {error}")))?),
+            None => None,
+        };
+        let mut views = Views::new(&origin, &args.remembered, memory);
+        for place in &args.witness_view {
+            views.look_at(place, roots.as_ref())?;
+        }
+        if args.db.is_none() && !args.no_witness_view {
+            views.ask_witnesses(&policy, roots.as_ref())?;
+        }
+        Ok(Some(Self { policy, origin, views, cosigner }))
+    }
+
+    /// Judges what was walked, and remembers and cosigns what is accepted. `remarks` come first.
+    fn judge(&mut self, walked: &mut Walked, now: u64, remarks: Vec<String>) -> Result<Outcome, Failure> {
+        let trust = walked.trust.get_or_insert_with(|| Trust::new(self.policy.clone()));
+        if walked.origin.as_str() != self.origin {
+            let (found, expected) = (&walked.origin, &self.origin);
+            return Err(Failure::Usage(format!("this is the journal {found}, the trust file is for {expected}")));
+        }
+        remarks.into_iter().for_each(|remark| trust.remark(remark));
+        let outcome = verdict::judge(trust, walked.records, now);
+        let is_accepted = matches!(outcome.verdict, Verdict::Intact | Verdict::Stale(verdict::Stale::Old { .. }));
+        if let Some(unusable) = trust.unusable()
+            && !matches!(outcome.verdict, Verdict::Altered(_))
+        {
+            return Err(Failure::Unreadable(format!("{unusable}. Nothing is said about the journal")));
+        }
+        if let (true, Some(accepted), Some(memory)) = (is_accepted, &outcome.accepted, self.views.memory()) {
+            memory.keep(accepted)?;
+        }
+        if let (Verdict::Intact, Some(cosigner)) = (&outcome.verdict, &mut self.cosigner) {
+            let none = "the journal is intact, but there is no checkpoint that meets the trust file, so there is nothing to cosign";
+            cosigner.cosign(outcome.accepted.as_ref().ok_or_else(|| Failure::Unreadable(none.into()))?)?;
+        }
+        Ok(outcome)
     }
 }
 
 pub(crate) async fn run(args: VerifyArgs, global: &GlobalArgs) -> Result<ExitCode, Failure> {
-    let noted = args.expect_size.zip(args.expect_chain);
-    let started = Instant::now();
-    let bar = bar();
-    let result = match &args.db {
-        Some(dir) => tokio::task::block_in_place(|| local(dir, noted, &bar)),
-        None => remote(global, args.reason, noted, &bar).await,
+    let configured = match (&args.policy, &global.trust, &args.db) {
+        (Some(path), ..) | (None, Some(path), _) => Some(path.clone()),
+        (None, None, Some(_)) => None,
+        (None, None, None) => global.trust()?,
     };
+    let judge = Judge::new(&args, configured.as_deref())?;
+    let (code, answer) = match (judge, &args.state) {
+        (Some(judge), Some(state)) => {
+            return follow::run(follow::Options::new(&args, state.clone()), judge, global).await;
+        }
+        (judge, _) => look(&args, global, judge).await?,
+    };
+    say(&answer)?;
+    Ok(ExitCode::from(code))
+}
+
+/// Walks once, from the first record. The code to end with, and what to say.
+async fn look(args: &VerifyArgs, global: &GlobalArgs, judge: Option<Judge>) -> Result<(u8, Vec<u8>), Failure> {
+    let (started, bar) = (Instant::now(), bar());
+    let result = once(args, global, judge, &bar).await;
     bar.finish_and_clear();
-    let (code, answer) = match result {
-        Ok(intact) => (ExitCode::SUCCESS, tell_intact(&intact, started.elapsed(), global.output)),
-        Err(Stopped::Altered(finding)) => (ExitCode::from(EXIT_ALTERED), tell_altered(&finding, global.output)),
-        Err(Stopped::Failed(failure)) => return Err(failure),
-    };
+    match result {
+        Ok((walked, outcome)) => {
+            Ok((tell::code(&outcome.verdict), tell::outcome(&walked, &outcome, started.elapsed(), global.output)))
+        }
+        Err(Stopped::Altered(finding)) => Ok((EXIT_ALTERED, tell::altered(&finding, &[], global.output))),
+        Err(Stopped::Failed(failure)) => Err(failure),
+    }
+}
+
+/// Tells the verdict. It is in the exit code too: who does not listen to the words still gets it.
+fn say(answer: &[u8]) -> Result<(), Failure> {
     let mut sink = Sink::plain(false);
-    // The verdict is in the exit code too: who does not listen to the words still gets it.
-    match sink.write(&answer).and_then(|()| sink.finish()) {
+    match sink.write(answer).and_then(|()| sink.finish()) {
         Err(failure) if failure.exit_code().is_some() => Err(failure),
-        _ => Ok(code),
+        _ => Ok(()),
     }
 }
 
-fn local(dir: &Path, noted: Option<(u64, ChainHash)>, bar: &ProgressBar) -> Result<Intact, Stopped> {
-    let progress = |progress: sigillo_journal::verify::Progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.records);
-    };
-    match verify_meeting(dir, noted, progress) {
-        Ok(report) => Ok(Intact {
-            origin: report.origin,
-            records: report.records,
-            bytes: report.raw_bytes,
-            chain: report.head.chain,
-        }),
-        Err(VerifyError::Altered(finding)) => Err(Stopped::Altered(finding)),
-        Err(VerifyError::Unreadable(what)) => Err(Stopped::Failed(Failure::Unreadable(what))),
-    }
-}
-
-async fn remote(
+async fn once(
+    args: &VerifyArgs,
     global: &GlobalArgs,
-    reason: String,
-    noted: Option<(u64, ChainHash)>,
+    mut judge: Option<Judge>,
     bar: &ProgressBar,
-) -> Result<Intact, Stopped> {
-    let connection = global.connect().await?;
-    let first = connection.head().await?;
-    let mut responses = connection.walk(v1::WalkRequest { from: 0, to: 0, reason }).await?;
-    let Some(Message::Start(start)) = responses.next().await?.and_then(|response| response.message) else {
-        return Err(unreadable("the server did not begin its walk with a start"));
+) -> Result<(Walked, Outcome), Stopped> {
+    let noted = args.expect_size.zip(args.expect_chain);
+    let mut had = match &mut judge {
+        Some(judge) => judge.views.gather().await?,
+        None => views::Had::default(),
     };
-    let head = start.head.unwrap_or_default();
-    let (size, chain) = (head.size, chain_hash(&head)?);
-    if start.from != 0 || head.origin != first.origin {
-        return Err(unreadable("the server walks another journal, or not from its first record"));
-    }
-    let origin = Origin::new(head.origin).map_err(|error| unreadable(&error.to_string()))?;
-    // The head that the server gave a moment ago must be met on the way, as must the one that somebody noted.
-    let mut walker = Walker::whole(JournalState::genesis(origin.clone())).meeting(first.size, chain_hash(&first)?);
-    if let Some((size, chain)) = noted {
-        walker = walker.meeting(size, chain);
-    }
-    bar.set_length(size);
-    let mut bytes = 0;
-    loop {
-        let Some(response) = responses.next().await.map_err(|error| stopped(error, walker.state().size))? else {
-            break;
-        };
-        match response.message {
-            Some(Message::Entry(entry)) => {
-                let step = tokio::task::block_in_place(|| walker.step(&entry));
-                bytes += step.map_err(Stopped::Altered)?.raw_bytes;
+    let trust = judge.as_ref().map(|judge| Trust::new(judge.policy.clone()));
+    let (mut walked, now) = match &args.db {
+        Some(dir) => {
+            if let Some(judge) = &judge {
+                had.shown.extend(views::published(dir, &judge.origin));
+            }
+            let demands = Demands { noted, trust, shown: had.shown, ..Demands::default() };
+            let now = args.now.unwrap_or_else(unix_now);
+            (tokio::task::block_in_place(|| walk::local(dir, demands, bar))?, now)
+        }
+        None => {
+            let (connection, guard) = global.connect_guarded().await?;
+            if let (Some(judge), Some(guard)) = (&judge, &guard)
+                && let Ok(shown) =
+                    views::read(&guard.remembered(), Holder::Remembered("of this account".into()), &judge.origin)
+            {
+                had.shown.push(shown);
+            }
+            if let Some(judge) = &judge {
+                // Before the head is asked for: the journal then holds all that they cover.
+                let (shown, missing) = walk::served(&connection, &judge.origin).await?;
+                had.shown.extend(shown);
+                had.missing.extend(missing);
+            }
+            let now = args.now.unwrap_or_else(unix_now);
+            let mut walker = walk::first(&connection.head().await?)?;
+            if let Some((size, chain)) = noted {
+                walker = walker.meeting(size, chain);
+            }
+            if let Some(trust) = trust {
+                walker = walker.held_to(trust);
+            }
+            walk::expect(&connection, &mut walker, had.shown).await?;
+            let progress = |walker: &Walker, total: u64| {
+                bar.set_length(total);
                 bar.set_position(walker.state().size);
+                Ok(())
+            };
+            let bytes = walk::explained(&connection, &mut walker, &args.reason, progress).await?;
+            // Last: where a journal was altered is worth more than that it does not continue what is remembered.
+            if let (Some(guard), None) = (guard, &judge) {
+                guard.look(&connection).await?;
             }
-            Some(Message::End(_)) => {
-                walker.check_head(size, chain).map_err(Stopped::Altered)?;
-                return Ok(Intact { origin, records: size, bytes, chain });
-            }
-            Some(Message::Start(_)) | None => return Err(unreadable("the server's walk has a part that is not known")),
+            (walk::walked(&walker, bytes), now)
         }
-    }
-    let at = walker.state().size;
-    Err(unreadable(&format!("the server's walk was cut off after {at} of {size} records, which were in order")))
-}
-
-/// A server that finds its own journal altered says so instead of sending what it can't vouch for: then the records before
-/// `verified` are in order, and the server's words name the place.
-fn stopped(error: ClientError, verified: u64) -> Stopped {
-    match error {
-        ClientError::Refused { code: Code::DataLoss, message } => {
-            let fault = Fault::Derived(format!("the server reports: {message}"));
-            Stopped::Altered(Finding { from: verified, to: verified, fault })
-        }
-        other => other.into(),
-    }
-}
-
-fn unreadable(what: &str) -> Stopped {
-    Stopped::Failed(Failure::Unreadable(what.to_owned()))
+    };
+    let outcome = match &mut judge {
+        Some(judge) => judge.judge(&mut walked, now, had.missing)?,
+        None => Outcome { verdict: Verdict::Intact, accepted: None, remarks: Vec::new() },
+    };
+    Ok((walked, outcome))
 }
 
 /// On standard error, and only if that is a terminal.
@@ -187,146 +328,5 @@ fn bar() -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn tell_intact(intact: &Intact, took: Duration, format: Format) -> Vec<u8> {
-    let Intact { origin, records, bytes, chain } = intact;
-    let seconds = took.as_secs_f64();
-    match format {
-        Format::Json => json_line(&json!({
-            "verdict": "intact",
-            "origin": origin.as_str(),
-            "records": records,
-            "bytes": bytes,
-            "seconds": (seconds * 1_000.0).round() / 1_000.0,
-            "chain_hash": chain.to_string(),
-        })),
-        Format::Text => {
-            let origin = escape(origin.as_str());
-            format!("intact: {records} records, {bytes} bytes, {seconds:.2} s\norigin  {origin}\nchain   {chain}\n")
-                .into_bytes()
-        }
-    }
-}
-
-fn tell_altered(finding: &Finding, format: Format) -> Vec<u8> {
-    match format {
-        Format::Json => json_line(&json!({
-            "verdict": "altered",
-            "first_record": finding.from,
-            "end": finding.to,
-            "fault": finding.fault.to_string(),
-        })),
-        Format::Text => format!("altered: {}\n", escape(finding.to_string())).into_bytes(),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use sigillo_journal::{Head, Journal, Options, Submission, TenantRun};
-    use sigillo_model::{
-        batch::{self, Batch},
-        block::{BlockBuilder, Inflater},
-        class::Class,
-        envelope::Flags,
-        ids::{BatchSecret, Epoch, ReceiptTime, SourceId, SourceSeq, TenantId},
-        record::RecordRef,
-    };
-
-    use super::*;
-
-    /// Two batches of three records; the heads after each.
-    async fn fill(journal: &Journal) -> [Head; 2] {
-        let source = SourceId::from_name("a");
-        let mut place = (SourceSeq::new(0), journal.epoch_opening(source, Epoch::new(1)));
-        let mut heads = Vec::new();
-        for _ in 0..2 {
-            let mut builder = BlockBuilder::default();
-            for content in [b"one".as_slice(), b"two", b"three"] {
-                builder.push(RecordRef { content: Some(content), ..RecordRef::default() }).unwrap();
-            }
-            let secret = BatchSecret::new([7; 32]);
-            let batch = Batch::seal(&mut builder, source, Epoch::new(1), place.0, place.1, secret, 1).unwrap();
-            place = (batch.end(), batch.hash);
-            let commitments = batch::commitments(&batch.secret, &batch.open(&mut Inflater::default()).unwrap());
-            let tenant = TenantId::from_name("provider");
-            let runs =
-                vec![TenantRun { tenant, retention: Class::Admin.retention(), flags: Flags::default(), records: 3 }];
-            let (class, received) = (Class::Admin.id(), ReceiptTime::new(1));
-            journal.submit(Submission { source, class, batch, commitments, runs, received }).await.unwrap();
-            heads.push(journal.head());
-        }
-        heads.try_into().unwrap()
-    }
-
-    fn fault(result: Result<Intact, Stopped>) -> Option<Fault> {
-        match result {
-            Err(Stopped::Altered(finding)) => Some(finding.fault),
-            _ => None,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_local_journal_is_held_against_a_head_noted_earlier() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path();
-        let bar = ProgressBar::hidden();
-        let options = Options::new(dir, Origin::new("verify.test").unwrap());
-        let journal = Journal::open(&options).unwrap().journal;
-        let [first, second] = fill(&journal).await;
-        assert!(
-            matches!(local(dir, None, &bar), Err(Stopped::Failed(Failure::Unreadable(what))) if what.contains("in use"))
-        );
-        journal.close().await.unwrap();
-
-        for head in [first, second] {
-            let intact = local(dir, Some((head.size, head.chain)), &bar);
-            assert!(matches!(intact, Ok(Intact { records: 6, chain, .. }) if chain == second.chain));
-        }
-        let found = |size, chain| match fault(local(dir, Some((size, chain)), &bar)) {
-            Some(Fault::Noted { found, .. }) => found,
-            other => panic!("{other:?}"),
-        };
-        // Another value at that size; a size that was never a head's; more records than there are.
-        assert_eq!(found(first.size, second.chain), Some(first.chain));
-        assert_eq!(found(4, first.chain), None);
-        assert_eq!(found(7, second.chain), None);
-    }
-
-    #[tokio::test]
-    async fn where_there_is_no_journal_there_is_no_verdict() {
-        let folder = tempfile::tempdir().unwrap();
-        let verdict = local(folder.path(), None, &ProgressBar::hidden());
-        assert!(matches!(verdict, Err(Stopped::Failed(Failure::Unreadable(_)))));
-    }
-
-    fn text(bytes: Vec<u8>) -> String {
-        String::from_utf8(bytes).unwrap()
-    }
-
-    #[test]
-    fn verdicts_are_told() {
-        let intact = Intact {
-            origin: Origin::new("log.example/1").unwrap(),
-            records: 12,
-            bytes: 3_400,
-            chain: ChainHash::new([0xab; 32]),
-        };
-        let took = Duration::from_millis(1_500);
-        let chain = "ab".repeat(32);
-        assert_eq!(
-            text(tell_intact(&intact, took, Format::Text)),
-            format!("intact: 12 records, 3400 bytes, 1.50 s\norigin  log.example/1\nchain   {chain}\n")
-        );
-        assert_eq!(
-            text(tell_intact(&intact, took, Format::Json)),
-            format!(
-                "{{\"verdict\":\"intact\",\"origin\":\"log.example/1\",\"records\":12,\"bytes\":3400,\"seconds\":1.5,\
-                 \"chain_hash\":\"{chain}\"}}\n"
-            )
-        );
-        let finding = Finding { from: 5, to: 10, fault: Fault::ChainHash };
-        let told = text(tell_altered(&finding, Format::Text));
-        assert!(told.starts_with("altered: records 5 to 9: the records or their envelopes"), "{told}");
-        let told = text(tell_altered(&finding, Format::Json));
-        assert!(told.starts_with("{\"verdict\":\"altered\",\"first_record\":5,\"end\":10,"), "{told}");
-    }
-}
+mod tests;

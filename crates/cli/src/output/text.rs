@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style as Paint};
 use serde_json::Value;
+use sigillo_model::entry::Gone;
 use sigillo_proto::v1::{self, any_value::Value as Any};
 
 use super::{
@@ -33,9 +34,14 @@ pub(super) fn record(shown: &Shown<'_>, style: &Style) -> String {
     let facts_paint = Paint::new().fg_color(Some(AnsiColor::Cyan.into()));
     let pieces =
         [(severity_paint(core.severity_number), message(shown, &core)), (facts_paint, facts(shown, &core).join(" "))];
-    for (piece_paint, text) in pieces.iter().filter(|(_, text)| !text.is_empty()) {
+    let erased = shown.gone().map(|gone| match gone {
+        Gone::PURGED => "[purged]".to_owned(),
+        parts => format!("[erased: {parts}]"),
+    });
+    let pieces = pieces.into_iter().chain([(Paint::new().dimmed(), erased.unwrap_or_default())]);
+    for (piece_paint, text) in pieces.filter(|(_, text)| !text.is_empty()) {
         line.push(' ');
-        paint(&mut line, style, *piece_paint, text);
+        paint(&mut line, style, piece_paint, &text);
     }
     line.push('\n');
     if style.verbose {
@@ -169,7 +175,18 @@ mod tests {
             class: "panel".into(),
             source: "panel-1".into(),
             tenant: "acme".into(),
+            gone: 0,
         }
+    }
+
+    #[test]
+    fn what_is_erased_is_said() {
+        let rest = Record { personal: None, ..act().encode() };
+        let print = |record| String::from_utf8(style().record(&record).unwrap()).unwrap();
+        let shown = print(v1::ResultRecord { gone: 2, ..result(rest) });
+        assert!(shown.ends_with(" [erased: personal]\n"), "{shown}");
+        let shown = print(v1::ResultRecord { gone: 7, ..result(Record::default()) });
+        assert!(shown.ends_with(" panel-1: [erased: record]\n"), "{shown}");
     }
 
     fn text(text: &str) -> v1::AnyValue {

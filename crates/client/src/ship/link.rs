@@ -1,6 +1,6 @@
 //! Keeps a stream to the server open and moves batches and acks over it.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
 use sigillo_proto::v1::{self, RefusalKind, append_request, append_response};
 use tokio::{
@@ -13,7 +13,7 @@ use super::{
     Options, Settled,
     window::{Draft, Window},
 };
-use crate::{AppendSession, Backoff, ClientError, Code, Connection, Endpoint, PROTOCOL, session::unix_nanos};
+use crate::{AppendSender, AppendSession, Backoff, ClientError, Code, Connection, PROTOCOL, session::unix_nanos};
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a stream that takes nothing more may still bring acks.
@@ -26,9 +26,26 @@ pub fn hello_asking(agent: &str) -> v1::Hello {
     v1::Hello { protocol: PROTOCOL, agent: agent.to_owned(), clock_unix_nano: unix_nanos(), ..Default::default() }
 }
 
+/// Opens a stream, telling what checkpoint is remembered, and holds the welcome to it.
+pub(super) async fn open(
+    connection: &Connection,
+    options: &Options,
+    mut hello: v1::Hello,
+) -> Result<AppendSession, ClientError> {
+    if let Some(guard) = &options.guard {
+        hello.checkpoint = guard.remembered();
+    }
+    let session = connection.append(hello).await?;
+    if let Some(guard) = &options.guard {
+        guard.welcome(&session.welcome)?;
+    }
+    Ok(session)
+}
+
 /// The part of a shipper that talks to the server.
 pub(super) struct Link {
-    endpoint: Endpoint,
+    /// The newest one.
+    connection: Connection,
     options: Options,
     window: Window,
     drafts: mpsc::Receiver<Draft>,
@@ -50,16 +67,51 @@ enum End {
     Again(Duration),
 }
 
+/// One stream, while it lasts.
+struct Talk {
+    welcome: v1::Welcome,
+    /// `None` once we send no more.
+    stream: Option<AppendSender>,
+    end: End,
+    throttled_until: Option<Instant>,
+    heartbeat_at: Instant,
+    /// When no more acks are waited for, once we send no more.
+    give_up_at: Instant,
+}
+
+impl Talk {
+    fn new(welcome: v1::Welcome, sender: AppendSender) -> Self {
+        let now = Instant::now();
+        Self {
+            welcome,
+            stream: Some(sender),
+            end: End::Again(Duration::ZERO),
+            throttled_until: None,
+            heartbeat_at: now + HEARTBEAT,
+            give_up_at: now,
+        }
+    }
+
+    /// Sends no more; acks are still waited for.
+    fn shut(&mut self) {
+        self.stream = None;
+        self.give_up_at = Instant::now() + LAST_ACKS;
+    }
+}
+
+/// Asks the server for proofs.
+type Check = Pin<Box<dyn Future<Output = Result<(), ClientError>> + Send>>;
+
 impl Link {
     pub(super) fn new(
-        endpoint: Endpoint,
+        connection: Connection,
         options: Options,
         window: Window,
         drafts: mpsc::Receiver<Draft>,
         reports: mpsc::Sender<Result<Settled, ClientError>>,
     ) -> Self {
         Self {
-            endpoint,
+            connection,
             options,
             window,
             drafts,
@@ -96,7 +148,7 @@ impl Link {
                 }
             };
             session = self.reconnect(wait).await?;
-            info!(url = %self.endpoint.url, "connected again");
+            info!(url = %self.connection.endpoint().url, "connected again");
         }
     }
 
@@ -130,7 +182,8 @@ impl Link {
             Some(_) => hello_asking(&self.options.agent),
             None => self.window.hello(&self.options.agent, unix_nanos()),
         };
-        let session = Connection::open(&self.endpoint).await?.append(hello).await?;
+        self.connection = Connection::open(self.connection.endpoint()).await?;
+        let session = open(&self.connection, &self.options, hello).await?;
         match self.refusal.take() {
             Some(refusal) => self.settle_refusal(refusal, &session.welcome).await?,
             None => self.window.resume(&session.welcome, unix_nanos())?,
@@ -152,80 +205,62 @@ impl Link {
 
     async fn converse(&mut self, session: AppendSession) -> Result<End, ClientError> {
         let AppendSession { welcome, sender, mut receiver } = session;
-        let mut stream = Some(sender);
-        let mut end = End::Again(Duration::ZERO);
-        let mut throttled_until = None;
-        let mut heartbeat_at = Instant::now() + HEARTBEAT;
-        let mut give_up_at = Instant::now();
+        let mut talk = Talk::new(welcome, sender);
+        // Beside the stream, since it waits for other answers of the server.
+        let mut check = self.check_receipts();
         loop {
-            let open = stream.is_some();
+            let open = talk.stream.is_some();
             let patience_ends = self.deadline().filter(|_| self.window.bytes() > 0);
-            let may_send = open && throttled_until.is_none() && self.window.may_send(welcome.credit_bytes);
+            let grace_ends = self.options.guard.as_ref().and_then(|guard| guard.deadline());
+            let may_send = open && talk.throttled_until.is_none() && self.window.may_send(talk.welcome.credit_bytes);
             tokio::select! {
                 biased;
                 answer = receiver.recv() => match answer {
-                    Ok(None) => return Ok(end),
+                    Ok(None) => return Ok(talk.end),
                     // A server that asks us to wait may end the stream with an error then; the wait counts.
-                    Err(error) if asks_to_wait(&end) && !self.is_final(&error) => {
+                    Err(error) if asks_to_wait(&talk.end) && !self.is_final(&error) => {
                         debug!(%error, "the server ends the stream after it asked us to wait");
-                        return Ok(end);
+                        return Ok(talk.end);
                     }
                     Err(error) => return Err(error),
-                    Ok(Some(append_response::Message::Ack(ack))) => {
-                        if let Some(settled) = self.window.acknowledge(ack)? {
-                            self.backoff.reset();
-                            self.progress = Instant::now();
-                            self.trouble.clear();
-                            self.report(settled).await;
-                        }
-                    }
-                    Ok(Some(append_response::Message::Throttle(throttle))) => {
-                        let wait = Duration::from_millis(throttle.wait_ms.into()).min(WAIT_MAX);
-                        warn!(wait_ms = wait.as_millis(), reason = throttle.reason, "the server asks us to wait");
-                        self.is_hindered(format!("the server asks us to wait: {}", throttle.reason));
-                        throttled_until = Some(Instant::now() + wait);
-                        if open {
-                            end = End::Again(wait);
-                        }
-                        // The server may have dropped what was under way. What it has kept gets the same receipt again.
-                        self.window.rewind();
-                    }
-                    Ok(Some(append_response::Message::Drain(drain))) => {
-                        let wait = Duration::from_millis(drain.reconnect_ms.into()).min(WAIT_MAX);
-                        info!(wait_ms = wait.as_millis(), "the server stops; connecting again later");
-                        self.is_hindered("the server stops".into());
-                        end = End::Again(wait);
-                        stream = None;
-                        give_up_at = Instant::now() + LAST_ACKS;
-                    }
                     Ok(Some(append_response::Message::Refusal(refusal))) => return self.refused(refusal),
-                    Ok(Some(append_response::Message::Welcome(_))) => {}
+                    Ok(Some(answer)) => {
+                        self.answered(&mut talk, answer).await?;
+                        check = check.or_else(|| self.check_receipts());
+                    }
                 },
-                () = sleep_until(give_up_at), if !open => return Ok(end),
-                () = sleep_until(throttled_until.unwrap_or(heartbeat_at)), if throttled_until.is_some() => {
-                    throttled_until = None;
-                    if open {
-                        end = End::Again(Duration::ZERO);
+                checked = async { Some(check.as_mut()?.await) }, if check.is_some() => {
+                    check = None;
+                    checked.transpose()?;
+                }
+                () = sleep_until(talk.give_up_at), if !open => return Ok(talk.end),
+                () = sleep_until(grace_ends.unwrap_or(talk.heartbeat_at)), if grace_ends.is_some() => {
+                    if let Some(guard) = &self.options.guard {
+                        return Err(guard.overdue());
                     }
                 }
-                permit = async { stream.as_ref()?.reserve().await.ok() }, if may_send => {
+                () = sleep_until(talk.throttled_until.unwrap_or(talk.heartbeat_at)), if talk.throttled_until.is_some() => {
+                    talk.throttled_until = None;
+                    if open {
+                        talk.end = End::Again(Duration::ZERO);
+                    }
+                }
+                permit = async { talk.stream.as_ref()?.reserve().await.ok() }, if may_send => {
                     let Some(permit) = permit else {
                         // The stream has ended; the receiver will say why.
-                        stream = None;
-                        give_up_at = Instant::now() + LAST_ACKS;
+                        talk.shut();
                         continue;
                     };
                     if let Some(batch) = self.window.send() {
                         debug!(first = batch.first, count = batch.count, "sending a batch");
                         permit.send(v1::AppendRequest { message: Some(append_request::Message::Batch(batch)) });
-                        heartbeat_at = Instant::now() + HEARTBEAT;
+                        talk.heartbeat_at = Instant::now() + HEARTBEAT;
                     }
                 }
                 draft = self.drafts.recv(), if open && self.window.bytes() < self.options.window_bytes => {
                     let Some(draft) = draft else {
-                        end = End::Finished;
-                        stream = None;
-                        give_up_at = Instant::now() + LAST_ACKS;
+                        talk.end = End::Finished;
+                        talk.shut();
                         continue;
                     };
                     if self.window.bytes() == 0 {
@@ -233,17 +268,67 @@ impl Link {
                     }
                     self.window.seal(draft)?;
                 }
-                () = sleep_until(patience_ends.unwrap_or(heartbeat_at)), if patience_ends.is_some() => {
+                () = sleep_until(patience_ends.unwrap_or(talk.heartbeat_at)), if patience_ends.is_some() => {
                     return Err(self.gave_up());
                 }
-                () = sleep_until(heartbeat_at), if open => {
-                    heartbeat_at = Instant::now() + HEARTBEAT;
-                    if let Some(sender) = &stream {
+                () = sleep_until(talk.heartbeat_at), if open => {
+                    talk.heartbeat_at = Instant::now() + HEARTBEAT;
+                    if let Some(sender) = &talk.stream {
                         sender.send_if_room(append_request::Message::Heartbeat(self.window.heartbeat(unix_nanos())));
                     }
                 }
             }
         }
+    }
+
+    /// What an answer that does not end the stream changes.
+    async fn answered(&mut self, talk: &mut Talk, answer: append_response::Message) -> Result<(), ClientError> {
+        match answer {
+            append_response::Message::Ack(ack) => {
+                // Before the batch is let go.
+                if let (Some(guard), Some(receipt)) = (&self.options.guard, &ack.receipt) {
+                    guard.check_receipt(&talk.welcome, receipt)?;
+                }
+                if let Some(settled) = self.window.acknowledge(ack)? {
+                    self.backoff.reset();
+                    self.progress = Instant::now();
+                    self.trouble.clear();
+                    self.report(settled).await;
+                }
+            }
+            append_response::Message::Throttle(throttle) => {
+                let wait = Duration::from_millis(throttle.wait_ms.into()).min(WAIT_MAX);
+                warn!(wait_ms = wait.as_millis(), reason = throttle.reason, "the server asks us to wait");
+                self.is_hindered(format!("the server asks us to wait: {}", throttle.reason));
+                talk.throttled_until = Some(Instant::now() + wait);
+                if talk.stream.is_some() {
+                    talk.end = End::Again(wait);
+                }
+                // The server may have dropped what was under way. What it has kept gets the same receipt again.
+                self.window.rewind();
+            }
+            append_response::Message::Drain(drain) => {
+                let wait = Duration::from_millis(drain.reconnect_ms.into()).min(WAIT_MAX);
+                info!(wait_ms = wait.as_millis(), "the server stops; connecting again later");
+                self.is_hindered("the server stops".into());
+                talk.end = End::Again(wait);
+                talk.shut();
+            }
+            append_response::Message::News(news) => {
+                if let Some(guard) = &self.options.guard {
+                    guard.shown(&news.checkpoint, &news.consistency)?;
+                }
+            }
+            append_response::Message::Refusal(_) | append_response::Message::Welcome(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Holds receipts against the newest checkpoint, if there is something to hold.
+    fn check_receipts(&self) -> Option<Check> {
+        let guard = self.options.guard.clone().filter(|guard| guard.has_due())?;
+        let connection = self.connection.clone();
+        Some(Box::pin(async move { guard.check_due(&connection).await }))
     }
 
     fn refused(&mut self, refusal: v1::Refusal) -> Result<End, ClientError> {
@@ -298,12 +383,15 @@ impl Link {
             | ClientError::Fork(_)
             | ClientError::StaleEpoch(_)
             | ClientError::GaveUp { .. }
+            | ClientError::Misconduct { .. }
             | ClientError::Batch(_)
             | ClientError::Record(_) => true,
             ClientError::Refused {
                 code: Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition,
                 ..
-            } => self.options.refusals_are_final,
+            }
+            | ClientError::Receipt { .. }
+            | ClientError::Checkpoint(_) => self.options.refusals_are_final,
             _ => false,
         }
     }

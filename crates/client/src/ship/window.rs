@@ -2,6 +2,7 @@
 
 use std::{cmp::Ordering, collections::VecDeque, mem};
 
+use bytes::Bytes;
 use sigillo_model::{
     batch::{Batch, epoch_opening},
     block::{BlockBuilder, Inflater},
@@ -107,6 +108,7 @@ impl Window {
             next_sequence: self.next.get(),
             head: head.into(),
             clock_unix_nano,
+            checkpoint: Bytes::new(),
         }
     }
 

@@ -23,17 +23,22 @@ use sigillo_client::Endpoint;
 use sigillo_model::{
     batch::{Batch, commitments, epoch_opening},
     block::Inflater,
+    checkpoint::Checkpoint,
     ids::{BatchHash, Epoch, Origin, SourceId, SourceSeq},
+    note::Note,
 };
 use sigillo_proto::v1::{
     self, RefusalKind, append_request, append_response,
     ingest_server::{Ingest, IngestServer},
+    log_server::{Log, LogServer},
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming, service::Routes};
+
+use crate::journal::Tree;
 
 pub(crate) const ORIGIN: &str = "journal.test/1";
 
@@ -72,6 +77,14 @@ pub(crate) struct Shared {
     pub(crate) arrived: Vec<v1::Batch>,
     pub(crate) hellos: Vec<v1::Hello>,
     receipts: Vec<v1::Receipt>,
+    /// What is shown in a welcome: a checkpoint, and a proof from what the sender remembers.
+    pub(crate) shown: Tree,
+    /// Told after the next batch that is taken.
+    pub(crate) news: Option<v1::CheckpointNews>,
+    /// What is shown to whoever asks whether a record is there.
+    pub(crate) inclusion: Option<v1::Proof>,
+    /// What becomes of a receipt before it is sent.
+    pub(crate) sign: fn(&mut v1::Receipt),
 }
 
 pub(crate) struct TestServer {
@@ -93,6 +106,8 @@ impl TestServer {
             cert: path("client.pem"),
             key: path("client.key"),
             name: Some("localhost".into()),
+            trust: None,
+            remember: None,
         };
         let shared = Arc::new(Mutex::new(Shared {
             script: script.into_iter().collect(),
@@ -104,10 +119,14 @@ impl TestServer {
             arrived: Vec::new(),
             hellos: Vec::new(),
             receipts: Vec::new(),
+            shown: Tree::default(),
+            news: None,
+            inclusion: None,
+            sign: |_| {},
         }));
-        let service = TowerToHyperService::new(Routes::new(
-            IngestServer::new(Journal(Arc::clone(&shared))).max_decoding_message_size(16 << 20),
-        ));
+        let ingest = IngestServer::new(Journal(Arc::clone(&shared))).max_decoding_message_size(16 << 20);
+        let log = LogServer::new(Journal(Arc::clone(&shared)));
+        let service = TowerToHyperService::new(Routes::new(ingest).add_service(log).prepare());
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
@@ -165,6 +184,46 @@ fn certificates(dir: &Path) -> TlsAcceptor {
 
 struct Journal(Arc<Mutex<Shared>>);
 
+#[tonic::async_trait]
+impl Log for Journal {
+    type WatchCheckpointsStream = Pin<Box<dyn Stream<Item = Result<v1::Checkpoint, Status>> + Send>>;
+
+    async fn get_checkpoint(
+        &self,
+        _request: Request<v1::GetCheckpointRequest>,
+    ) -> Result<Response<v1::Checkpoint>, Status> {
+        let shown = &self.0.lock().unwrap().shown;
+        if shown.size() == 0 {
+            return Err(Status::not_found("none"));
+        }
+        Ok(Response::new(v1::Checkpoint { note: shown.note(), size: shown.size(), ..v1::Checkpoint::default() }))
+    }
+
+    async fn watch_checkpoints(
+        &self,
+        _request: Request<v1::WatchCheckpointsRequest>,
+    ) -> Result<Response<Self::WatchCheckpointsStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn get_inclusion(&self, _request: Request<v1::GetInclusionRequest>) -> Result<Response<v1::Proof>, Status> {
+        let proof = self.0.lock().unwrap().inclusion.clone();
+        proof.map(Response::new).ok_or_else(|| Status::not_found("none"))
+    }
+
+    async fn get_consistency(
+        &self,
+        request: Request<v1::GetConsistencyRequest>,
+    ) -> Result<Response<v1::Proof>, Status> {
+        let hashes = self.0.lock().unwrap().shown.consistency(request.into_inner().old_size);
+        Ok(Response::new(v1::Proof { hashes, ..v1::Proof::default() }))
+    }
+
+    async fn get_tile(&self, _request: Request<v1::GetTileRequest>) -> Result<Response<v1::Tile>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+}
+
 /// What follows an answer.
 enum Then {
     GoOn,
@@ -205,15 +264,24 @@ impl Ingest for Journal {
 }
 
 impl Shared {
-    fn source() -> SourceId {
+    pub(crate) fn source() -> SourceId {
         SourceId::from_name("test")
     }
 
     fn answer(&mut self, message: append_request::Message) -> (Vec<append_response::Message>, Then) {
         match message {
             append_request::Message::Hello(hello) => {
+                let remembered = Note::parse(&hello.checkpoint).ok();
+                let remembered = remembered.map_or(0, |note| Checkpoint::parse(note.text()).unwrap().size);
                 self.hellos.push(hello);
-                (vec![append_response::Message::Welcome(self.welcome())], Then::GoOn)
+                let mut welcome = self.welcome();
+                if self.shown.size() > 0 {
+                    welcome.checkpoint = self.shown.note();
+                }
+                if remembered > 0 {
+                    welcome.consistency = self.shown.consistency(remembered);
+                }
+                (vec![append_response::Message::Welcome(welcome)], Then::GoOn)
             }
             append_request::Message::Batch(batch) => self.act(&batch),
             append_request::Message::Heartbeat(_) | append_request::Message::Loss(_) => (Vec::new(), Then::GoOn),
@@ -242,7 +310,10 @@ impl Shared {
         }
         match act {
             Act::Take | Act::Overtaken => match self.take(message) {
-                Ok(ack) => (vec![ack], Then::GoOn),
+                Ok(ack) => {
+                    let news = self.news.take().map(append_response::Message::News);
+                    ([ack].into_iter().chain(news).collect(), Then::GoOn)
+                }
                 Err(refusal) => (vec![*refusal], Then::End),
             },
             Act::Lose => (Vec::new(), Then::End),
@@ -290,7 +361,8 @@ impl Shared {
         let sequence = self.durable.len() as u64;
         self.durable.extend(block.records().map(|record| record.content.unwrap().to_vec()));
         (self.epoch, self.next, self.head) = (batch.epoch, batch.end(), Some(batch.hash));
-        let receipt = v1::Receipt {
+        let mut receipt = v1::Receipt {
+            chain_hash: vec![0xc0; 32].into(),
             epoch: batch.epoch.get(),
             first: batch.first.get(),
             count: batch.count,
@@ -298,6 +370,7 @@ impl Shared {
             batch_hash: message.hash.clone(),
             ..v1::Receipt::default()
         };
+        (self.sign)(&mut receipt);
         self.receipts.push(receipt.clone());
         Ok(Self::ack(receipt))
     }

@@ -1,11 +1,14 @@
 //! The Audit service: the head, and walks over stored entries.
 
+mod export;
+
 use std::{ops::Range, sync::Arc};
 
-use sigillo_journal::{Direction, Head, Reader};
+use sigillo_journal::{Direction, Head, Journal, Reader};
 use sigillo_model::roles::Action;
 use sigillo_proto::v1::{
-    self, GetHeadRequest, WalkRequest, WalkResponse, audit_server::Audit, walk_response::Message as Answer,
+    self, ExportRequest, ExportResponse, GetHeadRequest, WalkRequest, WalkResponse, audit_server::Audit,
+    walk_response::Message as Answer,
 };
 use tokio::runtime::Handle;
 use tonic::{Request, Response, Status};
@@ -13,6 +16,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     feed::{Answers, Feed, feed},
     identity::Peer,
+    log::Log,
     query::{Shared, unreadable},
     reads::{Ended, Read},
 };
@@ -33,18 +37,26 @@ impl AuditService {
     }
 
     fn head(&self, head: Head) -> v1::Head {
-        v1::Head {
-            origin: self.shared.journal.origin().as_str().into(),
-            size: head.size,
-            chain_hash: head.chain.as_bytes().to_vec().into(),
-            receipt_time_unix_nano: head.receipt_time.get(),
-        }
+        head_message(&self.shared.journal, &self.shared.log, head)
+    }
+}
+
+/// A head as it is told to others.
+pub(crate) fn head_message(journal: &Journal, log: &Log, head: Head) -> v1::Head {
+    v1::Head {
+        origin: journal.origin().as_str().into(),
+        size: head.size,
+        chain_hash: head.chain.as_bytes().to_vec().into(),
+        receipt_time_unix_nano: head.receipt_time.get(),
+        checkpoint_state: log.state().into(),
+        predecessor: journal.origin().predecessor().map_or_else(Vec::new, |note| note.as_bytes().to_vec()).into(),
     }
 }
 
 #[tonic::async_trait]
 impl Audit for AuditService {
     type WalkStream = Answers<WalkResponse>;
+    type ExportStream = Answers<ExportResponse>;
 
     async fn get_head(&self, request: Request<GetHeadRequest>) -> Result<Response<v1::Head>, Status> {
         let peer = Peer::of(&request)?;
@@ -76,6 +88,12 @@ impl Audit for AuditService {
         shared
             .tasks
             .spawn_blocking(move || span.in_scope(|| Walk { read, feed, entries: 0 }.run(&journal, start, from..end)));
+        Ok(Response::new(answers))
+    }
+
+    async fn export(&self, request: Request<ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+        let peer = Peer::of(&request)?;
+        let answers = export::begin(&self.shared, &peer, request.into_inner()).await?;
         Ok(Response::new(answers))
     }
 }

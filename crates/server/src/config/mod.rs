@@ -3,7 +3,9 @@
 
 mod settings;
 
-pub use settings::{ConfigError, Grant, Limits, ReaderSettings, Settings, SourceSettings, TlsFiles};
+pub use settings::{
+    CheckpointSettings, ConfigError, Grant, KeySource, Limits, ReaderSettings, Settings, SourceSettings, TlsFiles,
+};
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -30,6 +32,9 @@ pub struct Config {
     pub open_tenants: bool,
     /// Certificates.
     pub tls: TlsTable,
+    /// The transparency log: signed checkpoints, witnesses, published resources. Without it nothing is signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointTable>,
     /// Bounds.
     #[serde(default)]
     pub limits: LimitsTable,
@@ -63,6 +68,36 @@ pub struct TlsTable {
     pub key: PathBuf,
     /// The authorities that issue the certificates of sources and readers.
     pub client_ca: PathBuf,
+}
+
+/// `[checkpoint]`: read at the start only.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointTable {
+    /// The log's private key: a file that only its owner may read (`sigillo key new --kind log --name ORIGIN`), or
+    /// `credential:NAME`, a credential that systemd loads. Its name is the origin.
+    pub key: String,
+    /// The key that signs receipts, likewise. Its name is the origin followed by `/receipts`.
+    pub receipt_key: String,
+    /// The trust file: keys of the log, the witnesses with their addresses, the quorum.
+    pub trust: PathBuf,
+    /// Rotations: notes with which the recovery key names a new key of the log. Each is recorded at the first start that finds
+    /// it; the newest one's key is the one to sign with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rotations: Vec<PathBuf>,
+    /// Milliseconds between checkpoints while there is news, 10 to 1,000.
+    #[serde(default = "default_interval_ms")]
+    pub interval_ms: u64,
+    /// Address and port where checkpoint and tiles are published: plain HTTP on loopback, for a web server or proxy of this
+    /// machine; TLS with the certificate of `[tls]`, without client certificates, elsewhere. Nowhere when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish_listen: Option<SocketAddr>,
+    /// Milliseconds within which a witness must have answered, 100 to 60,000.
+    #[serde(default = "default_witness_timeout_ms")]
+    pub witness_timeout_ms: u64,
+    /// The authorities that certificates of witnesses come from, in PEM; needed as soon as one is at an `https` address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness_ca: Option<PathBuf>,
 }
 
 /// `[limits]`: what is taken at most. Sizes of messages, batches and records are fixed and told to every sender.
@@ -249,6 +284,14 @@ pub fn default_listen() -> SocketAddr {
 /// Where the metrics are unless configured.
 pub fn default_metrics_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 7444))
+}
+
+pub(crate) fn default_interval_ms() -> u64 {
+    500
+}
+
+pub(crate) fn default_witness_timeout_ms() -> u64 {
+    5_000
 }
 
 /// The tenant that the provider is.

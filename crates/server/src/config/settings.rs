@@ -17,8 +17,8 @@ use sigillo_model::{
 };
 
 use super::{
-    ClassNames, ClassTable, Config, LimitsTable, LogTable, PROVIDER, ReaderTable, RoleName, SourceTable, SpeaksFor,
-    SpeaksForWord,
+    CheckpointTable, ClassNames, ClassTable, Config, LimitsTable, LogTable, PROVIDER, ReaderTable, RoleName,
+    SourceTable, SpeaksFor, SpeaksForWord,
 };
 use crate::identity::Fingerprint;
 
@@ -71,6 +71,8 @@ pub struct Settings {
     pub metrics_listen: SocketAddr,
     /// Certificates.
     pub tls: TlsFiles,
+    /// The transparency log, if there is to be one.
+    pub checkpoint: Option<CheckpointSettings>,
     /// Bounds.
     pub limits: Limits,
     /// Free bytes kept for the product's own records.
@@ -98,6 +100,29 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Authorities of clients.
     pub client_ca: PathBuf,
+}
+
+/// The transparency log; documented in [`CheckpointTable`].
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "documented field by field in CheckpointTable")]
+pub struct CheckpointSettings {
+    pub key: KeySource,
+    pub receipt_key: KeySource,
+    pub trust: PathBuf,
+    pub rotations: Vec<PathBuf>,
+    pub interval: Duration,
+    pub publish_listen: Option<SocketAddr>,
+    pub witness_timeout: Duration,
+    pub witness_ca: Option<PathBuf>,
+}
+
+/// Where a private key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file, which must be its owner's alone.
+    File(PathBuf),
+    /// A credential of the service, by its name.
+    Credential(String),
 }
 
 /// Bounds, documented in [`LimitsTable`].
@@ -213,6 +238,7 @@ impl Settings {
                 key: base.join(config.tls.key),
                 client_ca: base.join(config.tls.client_ca),
             },
+            checkpoint: config.checkpoint.map(|table| check_checkpoint(table, base)).transpose()?,
             limits: check_limits(&config.limits)?,
             reserve_bytes: config.disk.reserve_bytes,
             classes,
@@ -337,38 +363,71 @@ fn check_reader(place: &str, reader: ReaderTable, seen: &mut Seen) -> Result<Rea
     Ok(ReaderSettings { name: reader.name, fingerprint, role })
 }
 
+fn check_checkpoint(table: CheckpointTable, base: &Path) -> Result<CheckpointSettings, ConfigError> {
+    let millis = |field: &str, given, least, most| {
+        within(&format!("[checkpoint] {field}"), given, least, most).map(Duration::from_millis)
+    };
+    let source = |field: &str, given: &str| match given.strip_prefix("credential:") {
+        // It becomes the name of a file in a folder that the service manager chooses.
+        Some(name) if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') => {
+            Err(value(&format!("[checkpoint] {field}"), &format!("{name:?} is not the name of a credential")))
+        }
+        Some(name) => Ok(KeySource::Credential(name.to_owned())),
+        None => Ok(KeySource::File(base.join(given))),
+    };
+    Ok(CheckpointSettings {
+        key: source("key", &table.key)?,
+        receipt_key: source("receipt_key", &table.receipt_key)?,
+        trust: base.join(table.trust),
+        rotations: table.rotations.into_iter().map(|path| base.join(path)).collect(),
+        interval: millis("interval_ms", table.interval_ms, 10, 1_000)?,
+        publish_listen: table.publish_listen,
+        witness_timeout: millis("witness_timeout_ms", table.witness_timeout_ms, 100, 60_000)?,
+        witness_ca: table.witness_ca.map(|path| base.join(path)),
+    })
+}
+
+fn within<T: PartialOrd + std::fmt::Display + Copy>(
+    place: &str,
+    given: T,
+    least: T,
+    most: T,
+) -> Result<T, ConfigError> {
+    if given >= least && given <= most {
+        Ok(given)
+    } else {
+        Err(value(place, &format!("{given} is not within {least} to {most}")))
+    }
+}
+
 fn check_limits(table: &LimitsTable) -> Result<Limits, ConfigError> {
-    fn within<T: PartialOrd + std::fmt::Display + Copy>(
+    fn limit<T: PartialOrd + std::fmt::Display + Copy>(
         field: &str,
         given: T,
         least: T,
         most: T,
     ) -> Result<T, ConfigError> {
-        if given >= least && given <= most {
-            Ok(given)
-        } else {
-            Err(value(&format!("[limits] {field}"), &format!("{given} is not within {least} to {most}")))
-        }
+        within(&format!("[limits] {field}"), given, least, most)
     }
     // A semaphore's permits, which count bytes here, are below 2^29 on 32-bit machines and 2^32 per acquisition.
     const BYTES_MAX: usize = 1 << 32;
-    let credit_bytes = within("credit_bytes", table.credit_bytes, MESSAGE_MAX_BYTES, 1 << 30)?;
+    let credit_bytes = limit("credit_bytes", table.credit_bytes, MESSAGE_MAX_BYTES, 1 << 30)?;
     Ok(Limits {
-        connections: within("connections", table.connections, 1, 65_536)?,
-        connection_age: Duration::from_secs(within("connection_age_s", table.connection_age_s, 10, 86_400)?),
-        handshake_timeout: Duration::from_millis(within(
+        connections: limit("connections", table.connections, 1, 65_536)?,
+        connection_age: Duration::from_secs(limit("connection_age_s", table.connection_age_s, 10, 86_400)?),
+        handshake_timeout: Duration::from_millis(limit(
             "handshake_timeout_ms",
             table.handshake_timeout_ms,
             100,
             60_000,
         )?),
-        streams_per_source: within("streams_per_source", table.streams_per_source, 1, 1_024)?,
+        streams_per_source: limit("streams_per_source", table.streams_per_source, 1, 1_024)?,
         credit_bytes,
-        inflight_bytes: within("inflight_bytes", table.inflight_bytes, credit_bytes, BYTES_MAX)?,
-        queue_bytes: within("queue_bytes", table.queue_bytes, MESSAGE_MAX_BYTES, BYTES_MAX)?,
-        reads: within("reads", table.reads, 1, 256)?,
-        stall_timeout: Duration::from_secs(within("stall_timeout_s", table.stall_timeout_s, 1, 3_600)?),
-        drain_timeout: Duration::from_secs(within("drain_timeout_s", table.drain_timeout_s, 1, 600)?),
+        inflight_bytes: limit("inflight_bytes", table.inflight_bytes, credit_bytes, BYTES_MAX)?,
+        queue_bytes: limit("queue_bytes", table.queue_bytes, MESSAGE_MAX_BYTES, BYTES_MAX)?,
+        reads: limit("reads", table.reads, 1, 256)?,
+        stall_timeout: Duration::from_secs(limit("stall_timeout_s", table.stall_timeout_s, 1, 3_600)?),
+        drain_timeout: Duration::from_secs(limit("drain_timeout_s", table.drain_timeout_s, 1, 600)?),
     })
 }
 
@@ -415,6 +474,14 @@ mod tests {
             (source('a', "name = \"journal\"\nclass = \"service\""), "[[source]] 1 name: \"journal\" is the server's"),
             (source('a', "name = \"a\"\nclass = \"journal\""), "[[source]] 1 class: \"journal\" is the server's"),
             (source('a', "name = \"a\"\nclass = \"vpn\""), "add a [[class]]"),
+            (
+                "[checkpoint]\nkey = \"credential:../k\"\nreceipt_key = \"r\"\ntrust = \"t\"".to_owned(),
+                "is not the name",
+            ),
+            (
+                "[checkpoint]\nkey = \"k\"\nreceipt_key = \"r\"\ntrust = \"t\"\ninterval_ms = 2000".to_owned(),
+                "[checkpoint] interval_ms: 2000 is not within 10 to 1000",
+            ),
             (source('x', "name = \"a\"\nclass = \"service\""), "[[source]] 1 fingerprint: expected the SHA-256"),
             (format!("{a}{}", source('b', "name = \"a\"\nclass = \"panel\"")), "[[source]] 2 name: \"a\" exists"),
             (format!("{a}{}", source('a', "name = \"b\"\nclass = \"panel\"")), "already that of [[source]] 1"),

@@ -13,7 +13,7 @@ use crate::identity::Directory;
 const FILTER_MAX_BYTES: usize = 64 << 10;
 
 /// Resolves and checks a filter.
-pub(super) fn filter(wire: &v1::Filter, directory: &Directory) -> Result<Filter, Status> {
+pub(crate) fn filter(wire: &v1::Filter, directory: &Directory) -> Result<Filter, Status> {
     let bytes = wire.encoded_len();
     if bytes > FILTER_MAX_BYTES {
         return Err(invalid(format!(
@@ -50,7 +50,7 @@ pub(super) fn filter(wire: &v1::Filter, directory: &Directory) -> Result<Filter,
 }
 
 /// The filter as JSON, fields that let everything through left out.
-pub(super) fn account(wire: &v1::Filter) -> String {
+pub(crate) fn account(wire: &v1::Filter) -> String {
     let mut fields = Map::new();
     let mut put = |name: &str, value: Value| {
         let empty = match &value {

@@ -1,7 +1,7 @@
 //! The Query service: searches and tails, each of them recorded.
 
 mod cursor;
-mod filter;
+pub(crate) mod filter;
 mod tail;
 
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::{
     config::Limits,
     feed::{Answers, Feed, feed},
     identity::{Directory, Identities, Peer},
+    log::Log,
     reads::{Ended, Read, Reads},
 };
 use cursor::{Cursor, filter_mark, times, with_times};
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Tasks that a stop waits for.
     pub(crate) tasks: TaskTracker,
+    /// How the checkpoints stand.
+    pub(crate) log: Arc<Log>,
 }
 
 impl QueryService {
@@ -89,8 +92,9 @@ impl Query for QueryService {
         let search = Search::new(shared.journal.reader(), filter, cursor.order(), cursor.remaining.clone());
         let names = Names { directory, identities: Arc::clone(&shared.identities) };
         let span = tracing::info_span!("search", reader = %reader.name, read = read.id());
+        let log = Arc::clone(&shared.log);
         shared.tasks.spawn_blocking(move || {
-            span.in_scope(|| Searching { search, read, feed, names, cursor, limit }.run());
+            span.in_scope(|| Searching { search, read, feed, names, cursor, limit, log }.run());
         });
         Ok(Response::new(answers))
     }
@@ -145,7 +149,7 @@ struct Names {
 
 impl Names {
     fn answer(&self, hit: Hit) -> (SearchResponse, usize) {
-        let Hit { envelope, record } = hit;
+        let Hit { envelope, record, gone } = hit;
         let bytes = ANSWER_BYTES + record.as_ref().length();
         let source = |source: SourceId| self.directory.source_name(source).unwrap_or_default().to_owned();
         let result = v1::ResultRecord {
@@ -156,6 +160,7 @@ impl Names {
             class: self.directory.class_name(envelope.class).unwrap_or_default().to_owned(),
             source: source(envelope.source),
             tenant: self.identities.tenant_name(envelope.tenant).unwrap_or_default(),
+            gone: gone.bits().into(),
         };
         (SearchResponse { message: Some(Answer::Record(result)) }, bytes)
     }
@@ -168,13 +173,14 @@ struct Searching {
     names: Names,
     cursor: Cursor,
     limit: u64,
+    log: Arc<Log>,
 }
 
 impl Searching {
     fn run(mut self) {
         let ended = self.steps().and_then(|ended| self.feed.flush().map(|()| ended)).unwrap_or_else(|ended| ended);
         self.read.scanned = self.search.scanned();
-        let Self { search, read, mut feed, cursor, .. } = self;
+        let Self { search, read, mut feed, cursor, log, .. } = self;
         let (matched, scanned) = (read.matched, read.scanned);
         // Before the end is told, so that who saw the end can rely on the closing.
         Handle::current().block_on(read.close(&ended));
@@ -185,7 +191,8 @@ impl Searching {
         let snapshot = cursor.snapshot;
         let more = ended == Ended::Limit && !remaining.is_empty();
         let cursor = if more { Cursor { remaining, ..cursor }.encode() } else { vec![] };
-        let done = v1::Done { cursor: cursor.into(), snapshot_size: snapshot, matched, scanned };
+        let checkpoint_state = log.state().into();
+        let done = v1::Done { cursor: cursor.into(), snapshot_size: snapshot, matched, scanned, checkpoint_state };
         let answer = SearchResponse { message: Some(Answer::Done(done)) };
         // A reader that goes away now has had everything but this.
         let _ = feed.put(answer, ANSWER_BYTES).and_then(|()| feed.flush());
@@ -218,6 +225,6 @@ pub(crate) fn unreadable(error: ReadError) -> Ended {
     tracing::error!(%error, "the journal could not be read");
     match error {
         ReadError::Altered(finding) => Ended::Altered(Box::new(finding)),
-        ReadError::Store(_) => Ended::Failed,
+        ReadError::Store(_) | ReadError::Beyond { .. } => Ended::Failed,
     }
 }

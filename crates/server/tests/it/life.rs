@@ -104,6 +104,7 @@ async fn addresses_are_written_for_those_who_asked_for_free_ports() {
     // Answers only when it has started.
     server.append("agent").await;
     let text = fs::read_to_string(server.dir.path().join("data/addresses.toml")).unwrap();
-    assert_eq!(text, format!("listen = \"{}\"\nmetrics = \"{}\"\n", server.address, server.metrics));
+    let (listen, metrics, publish) = (server.address, server.metrics, server.published.unwrap());
+    assert_eq!(text, format!("listen = \"{listen}\"\nmetrics = \"{metrics}\"\npublish = \"{publish}\"\n"));
     server.stop().await;
 }

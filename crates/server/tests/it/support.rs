@@ -19,7 +19,8 @@ use sigillo_proto::{
     record::Fields,
     v1::{
         self, AppendRequest, AppendResponse, append_request::Message as Request, append_response::Message as Answer,
-        audit_client::AuditClient, ingest_client::IngestClient, query_client::QueryClient, search_response,
+        audit_client::AuditClient, ingest_client::IngestClient, log_client::LogClient, query_client::QueryClient,
+        search_response,
     },
 };
 use sigillo_server::{
@@ -29,7 +30,13 @@ use sigillo_server::{
     dev, run,
 };
 use tempfile::TempDir;
-use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -46,6 +53,7 @@ pub(crate) struct Fixture {
     pub(crate) dir: TempDir,
     pub(crate) address: SocketAddr,
     pub(crate) metrics: SocketAddr,
+    pub(crate) published: Option<SocketAddr>,
     pub(crate) controls: Controls,
     running: JoinHandle<Result<(), ServerError>>,
 }
@@ -63,9 +71,10 @@ impl Fixture {
         let settings = configure(dir.path(), edit);
         let listeners = Listeners::bind(&settings).await.unwrap();
         let (address, metrics) = (listeners.grpc().unwrap(), listeners.metrics().unwrap());
+        let published = listeners.publish().unwrap();
         let controls = Controls::default();
         let running = tokio::spawn(run(settings, listeners, clock, controls.clone()));
-        Self { dir, address, metrics, controls, running }
+        Self { dir, address, metrics, published, controls, running }
     }
 
     /// Asks the server to stop and waits until it has.
@@ -78,6 +87,13 @@ impl Fixture {
     /// Waits for a server that ends by itself.
     pub(crate) async fn fails(self) -> ServerError {
         timeout(SOON, self.running).await.expect("the server ends").unwrap().unwrap_err()
+    }
+
+    /// The same; gives the directory back, in place of an empty one.
+    pub(crate) async fn fails_in(self, dir: &mut TempDir) -> String {
+        let error = timeout(SOON, self.running).await.expect("the server ends").unwrap().unwrap_err();
+        *dir = self.dir;
+        error.to_string()
     }
 
     pub(crate) async fn channel(&self, name: &str) -> Channel {
@@ -100,6 +116,23 @@ impl Fixture {
 
     pub(crate) async fn audit(&self) -> AuditClient<Channel> {
         AuditClient::new(self.channel("reader").await).max_decoding_message_size(usize::MAX)
+    }
+
+    pub(crate) async fn log(&self) -> LogClient<Channel> {
+        LogClient::new(self.channel("reader").await)
+    }
+
+    /// Gets a published resource: status, head and body.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String, Vec<u8>) {
+        let mut stream = TcpStream::connect(self.published.unwrap()).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head, answer[end + 4..].to_vec())
     }
 
     /// All records that match, oldest first.
@@ -184,8 +217,13 @@ pub(crate) struct Append {
 
 impl Append {
     pub(crate) async fn open(channel: Channel) -> Result<Self, Status> {
+        Self::remembering(channel, Bytes::new()).await
+    }
+
+    /// Of a sender that remembers a checkpoint.
+    pub(crate) async fn remembering(channel: Channel, checkpoint: Bytes) -> Result<Self, Status> {
         let (sender, requests) = mpsc::channel(4);
-        let hello = v1::Hello { protocol: 1, agent: "test".into(), ..Default::default() };
+        let hello = v1::Hello { protocol: 1, agent: "test".into(), checkpoint, ..Default::default() };
         sender.send(AppendRequest { message: Some(Request::Hello(hello)) }).await.unwrap();
         let mut client = IngestClient::new(channel).max_encoding_message_size(usize::MAX);
         let mut answers = client.append(ReceiverStream::new(requests)).await?.into_inner();
@@ -201,8 +239,22 @@ impl Append {
 
     /// The next answer, or the status with which the stream ends.
     pub(crate) async fn answer(&mut self) -> Result<Option<Answer>, Status> {
-        let answer = timeout(SOON, self.answers.message()).await.expect("the server answers")?;
-        Ok(answer.and_then(|answer| answer.message))
+        loop {
+            let answer = timeout(SOON, self.answers.message()).await.expect("the server answers")?;
+            match answer.and_then(|answer| answer.message) {
+                // Comes at its own time; who is interested asks for it.
+                Some(Answer::News(_)) => {}
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// What the server tells next of checkpoints. Nothing else may be under way.
+    pub(crate) async fn news(&mut self) -> v1::CheckpointNews {
+        match timeout(SOON, self.answers.message()).await.expect("news").unwrap().and_then(|answer| answer.message) {
+            Some(Answer::News(news)) => news,
+            other => panic!("no news but {other:?}"),
+        }
     }
 
     /// Sends a batch and returns its receipt.

@@ -5,11 +5,17 @@ use std::{sync::Arc, time::Duration};
 use sigillo_journal::{Receipt, Refusal, SubmitError};
 use sigillo_model::ids::{BatchHash, Epoch, SourceSeq};
 use sigillo_proto::v1::{self, AppendResponse, RefusalKind, append_response::Message as Answer};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{InFlight, Item, Shared, Stop};
+use super::{
+    InFlight, Item, Shared, Stop,
+    news::{self, NEWS_EVERY},
+};
 use crate::{config::SourceSettings, own::Event};
 
 /// The way to the sender.
@@ -63,10 +69,27 @@ impl Acker {
     }
 
     pub(super) async fn run(self, mut items: mpsc::Receiver<Item>) {
+        let mut told = None;
+        let mut news_at = Instant::now() + NEWS_EVERY;
         // When this returns, the queue closes and the receiver ends with it.
-        while let Some(item) = items.recv().await {
+        loop {
+            let item = tokio::select! {
+                item = items.recv() => item,
+                () = sleep_until(news_at), if told.is_some() => {
+                    if self.tell(&mut told).await.is_err() {
+                        return;
+                    }
+                    news_at = Instant::now() + NEWS_EVERY;
+                    continue;
+                }
+            };
+            let Some(item) = item else { return };
             let sent = match item {
-                Item::Answer(answer) => self.answers.send(answer).await,
+                Item::Welcome(welcome, shown) => {
+                    told = Some(shown);
+                    self.answers.send(Answer::Welcome(*welcome)).await
+                }
+                Item::Answer(answer) => self.answers.send(*answer).await,
                 Item::Batch(batch) => self.acknowledge(*batch).await,
                 Item::End(answer, status) => {
                     self.end(answer, status).await;
@@ -79,20 +102,29 @@ impl Acker {
         }
     }
 
+    /// Tells of a newer checkpoint, if there is one.
+    async fn tell(&self, told: &mut Option<news::Told>) -> Result<(), Gone> {
+        let Some(before) = *told else { return Ok(()) };
+        let Some(shown) = news::news(&self.shared.log, before).await else { return Ok(()) };
+        *told = Some(shown.told);
+        self.answers.send(Answer::News(shown.into())).await
+    }
+
     async fn acknowledge(&self, batch: InFlight) -> Result<(), Gone> {
-        let receipt = match batch.pending.await {
-            Ok(receipt) => receipt,
+        let answer = match batch.pending.answer().await {
+            Ok(answer) => answer,
             Err(SubmitError::Refused(refusal)) => {
                 let stop = self.refused(refusal, batch.epoch, batch.first, batch.hash).await;
                 return self.stop(stop).await;
             }
             Err(error) => return self.stop(self.shared.failed(&error)).await,
         };
+        let receipt = &answer.receipt;
         if receipt.first.get() == 0 && !receipt.repeated {
-            self.shared.own.note(self.epoch_opened(&receipt)).await;
+            self.shared.own.note(self.epoch_opened(receipt)).await;
         }
         metrics::histogram!("sigillo_ack_seconds").record(batch.arrived.elapsed().as_secs_f64());
-        self.answers.send(Answer::Ack(ack(&receipt))).await
+        self.answers.send(Answer::Ack(ack(&answer))).await
     }
 
     async fn stop(&self, stop: Stop) -> Result<(), Gone> {
@@ -170,7 +202,9 @@ impl Acker {
     }
 }
 
-fn ack(receipt: &Receipt) -> v1::Ack {
+fn ack(answer: &sigillo_journal::Answer) -> v1::Ack {
+    let sigillo_journal::Answer { receipt, proof } = answer;
+    let path = proof.iter().flat_map(|proof| proof.frame.path(proof.index)).flat_map(|hash| *hash.as_bytes());
     v1::Ack {
         epoch: receipt.epoch.get(),
         next_sequence: receipt.first.get() + u64::from(receipt.count),
@@ -182,6 +216,9 @@ fn ack(receipt: &Receipt) -> v1::Ack {
             chain_hash: receipt.chain_hash.as_bytes().to_vec().into(),
             batch_hash: receipt.batch_hash.as_bytes().to_vec().into(),
             receipt_time_unix_nano: receipt.receipt_time.get(),
+            frame_index: proof.as_ref().map_or(0, |proof| proof.index),
+            frame_path: path.collect::<Vec<u8>>().into(),
+            frame_note: proof.as_ref().map(|proof| proof.frame.note().clone()).unwrap_or_default(),
         }),
     }
 }

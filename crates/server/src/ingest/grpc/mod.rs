@@ -5,6 +5,7 @@
 //! bound on bytes, so that a peer that sends much or reads nothing is held back by HTTP/2's flow control and by nothing else.
 
 mod acker;
+mod news;
 mod receiver;
 
 use std::{
@@ -30,6 +31,7 @@ use crate::{
     health::Health,
     identity::{Identities, Peer},
     ingest::pace::Pace,
+    log::Resources,
     own::{Event, Own},
 };
 use acker::{Acker, Answers};
@@ -72,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) inflight: Arc<Semaphore>,
     /// Tasks that a stop waits for.
     pub(crate) tasks: TaskTracker,
+    /// Checkpoints, and proofs between them.
+    pub(crate) log: Resources,
     /// Streams by source.
     pub(crate) streams: Mutex<HashMap<SourceId, usize>>,
 }
@@ -148,8 +152,10 @@ impl Drop for Slot {
 
 /// What the acker is to do, in order.
 enum Item {
+    /// Answer this, and tell of checkpoints that are newer than what it tells of.
+    Welcome(Box<v1::Welcome>, news::Told),
     /// Answer this.
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// Wait until the batch is durable, then acknowledge it.
     Batch(Box<InFlight>),
     /// Answer this, if anything, and end the stream with this status.

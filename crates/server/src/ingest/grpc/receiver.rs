@@ -18,7 +18,7 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{InFlight, Item, LEFT_OUT, Shared, Stop, wait};
+use super::{InFlight, Item, LEFT_OUT, Shared, Stop, news, wait};
 use crate::{config::SourceSettings, identity::Peer, ingest::check::Checker, own::Event};
 
 /// Version of the protocol.
@@ -95,7 +95,7 @@ impl Receiver {
             biased;
             () = self.peer.closing.cancelled() => {
                 let drain = Answer::Drain(v1::Drain { reconnect_ms: RECONNECT_MS });
-                let _ = self.queue.send(Item::Answer(drain)).await;
+                let _ = self.queue.send(Item::Answer(Box::new(drain))).await;
                 return Ok(None);
             }
             message = timeout(IDLE_TIMEOUT, self.requests.message()) => message.map_err(|_| {
@@ -119,9 +119,12 @@ impl Receiver {
             let message = format!("protocol {} is not known, this server speaks {PROTOCOL}", hello.protocol);
             return Err(Status::failed_precondition(message).into());
         }
+        let origin = self.shared.journal.origin().as_str();
+        let shown = news::welcome(&self.shared.log, origin, &hello.checkpoint).await?;
+        let told = shown.told;
         let state = self.shared.journal.source(self.source.id);
         let welcome = v1::Welcome {
-            origin: self.shared.journal.origin().as_str().into(),
+            origin: origin.into(),
             source: self.source.id.as_bytes().to_vec().into(),
             epoch: state.map_or(0, |state| state.epoch.get()),
             next_sequence: state.map_or(0, |state| state.next.get()),
@@ -138,10 +141,12 @@ impl Receiver {
             }),
             server_time_unix_nano: self.shared.clock.believed().get(),
             class: self.source.class_name.clone(),
+            checkpoint: shown.note.into(),
+            consistency: shown.consistency,
         };
         let agent: String = hello.agent.chars().take(128).collect();
         tracing::info!(agent = ?agent, epoch = hello.epoch, next = hello.next_sequence, "a source says hello");
-        self.hand_on(Item::Answer(Answer::Welcome(welcome))).await
+        self.hand_on(Item::Welcome(Box::new(welcome), told)).await
     }
 
     async fn batch(&mut self, message: v1::Batch) -> Result<(), Stop> {

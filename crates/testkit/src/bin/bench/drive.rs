@@ -42,6 +42,8 @@ pub(crate) struct Run {
     pub(crate) elapsed: Duration,
     /// From when a batch was sent, or due, to its receipt; sorted.
     latencies: Vec<Duration>,
+    /// When receipts came, and for how many records of the journal.
+    acked: Vec<(Instant, u64)>,
 }
 
 impl Run {
@@ -54,6 +56,21 @@ impl Run {
         )]
         let index = ((self.latencies.len() as f64 * quantile).ceil() as usize).saturating_sub(1);
         self.latencies.get(index).map_or(0.0, |latency| latency.as_secs_f64() * 1_000.0)
+    }
+
+    /// How many records the journal had after the last receipt.
+    pub(crate) fn journal_size(&self) -> u64 {
+        self.acked.iter().map(|(_, size)| *size).max().unwrap_or(0)
+    }
+
+    /// The longest time between a receipt and the first checkpoint that covers it, milliseconds. `seen`: when each came, and
+    /// its size.
+    pub(crate) fn behind_ms(&self, seen: &[(Instant, u64)]) -> f64 {
+        let behind = self.acked.iter().map(|(acked, size)| {
+            let covering = seen.iter().find(|(_, covered)| covered >= size);
+            covering.map_or(f64::INFINITY, |(at, _)| at.saturating_duration_since(*acked).as_secs_f64() * 1_000.0)
+        });
+        behind.fold(0.0, f64::max)
     }
 
     pub(crate) fn records_per_s(&self) -> f64 {
@@ -96,6 +113,7 @@ pub(crate) async fn drive(server: &Server, load: &Load, pace: Pace) -> Result<Ru
         let (begun, ended, run) = done??;
         all.records += run.records;
         all.latencies.extend(run.latencies);
+        all.acked.extend(run.acked);
         first = first.min(Some(begun)).or(Some(begun));
         last = last.max(Some(ended));
     }
@@ -194,7 +212,9 @@ impl Sender {
         let now = Instant::now();
         match answer.context("the server has ended the stream")? {
             append_response::Message::Ack(ack) => {
-                self.run.records += u64::from(ack.receipt.context("an ack has a receipt")?.count);
+                let receipt = ack.receipt.context("an ack has a receipt")?;
+                self.run.records += u64::from(receipt.count);
+                self.run.acked.push((now, receipt.sequence + u64::from(receipt.count)));
                 while let Some((_, bytes, since)) = self.flying.front().filter(|(end, ..)| *end <= ack.next_sequence) {
                     self.flying_bytes -= bytes;
                     self.run.latencies.push(now.duration_since(*since));
@@ -202,6 +222,7 @@ impl Sender {
                 }
                 Ok(None)
             }
+            append_response::Message::News(_) => Ok(None),
             append_response::Message::Throttle(wait) => Ok(Some(now + Duration::from_millis(u64::from(wait.wait_ms)))),
             other => bail!("the server answers {other:?}"),
         }

@@ -1,20 +1,20 @@
 //! `ingest`: 4 streams of 1,000-record batches, at full speed and at half of it.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use sigillo_client::{Connection, Responses};
+use sigillo_proto::v1;
 use sigillo_testkit::{
     config,
     process::Usage,
     server::{Server, ServerCommand, Stopped},
 };
-use tokio::runtime::Runtime;
+use tokio::{
+    runtime::Runtime,
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 use crate::{
     drive::{Pace, Run, drive},
@@ -25,6 +25,8 @@ use crate::{
 
 /// How long the latency is measured.
 const HALF_RATE_DURING: Duration = Duration::from_secs(8);
+/// A checkpoint has come after the last receipt within this.
+const CHECKPOINT_MAX: Duration = Duration::from_secs(10);
 /// Compaction is over when the server has used no processor time for so long.
 const QUIET: Duration = Duration::from_secs(1);
 const QUIET_MAX: Duration = Duration::from_secs(30);
@@ -55,7 +57,7 @@ impl Filled {
         self.run.records_per_s()
     }
 
-    pub(crate) fn report(&self, limits: &Limits, half: &Run, figures: &mut Figures) {
+    pub(crate) fn report(&self, limits: &Limits, half: &HalfRate, figures: &mut Figures) {
         let per_core = self.records as f64 / self.usage.cpu.as_secs_f64();
         let raw = self.raw_bytes as f64;
         figures.put("records", self.records as f64, Against::Nothing);
@@ -64,9 +66,10 @@ impl Filled {
         figures.put("records_per_core_s_of_store", per_core, Against::Limit(limits.stored_records));
         figures.put("records_per_core_s_of_hash", per_core, Against::Limit(limits.hashed_records));
         figures.put("records_per_s", self.records_per_s(), Against::Limit(limits.stored_records));
-        figures.put("ack_p50_ms", half.latency_ms(0.5), Against::Nothing);
-        figures.put("ack_p99_ms", half.latency_ms(0.99), Against::AtMost(50.0));
-        figures.put("half_rate_records_per_s", half.records_per_s(), Against::Nothing);
+        figures.put("ack_p50_ms", half.run.latency_ms(0.5), Against::Nothing);
+        figures.put("ack_p99_ms", half.run.latency_ms(0.99), Against::AtMost(50.0));
+        figures.put("half_rate_records_per_s", half.run.records_per_s(), Against::Nothing);
+        figures.put("checkpoint_behind_max_ms", half.checkpoint_behind_ms, Against::AtMost(1_000.0));
         figures.put("written_per_raw", self.usage.written_bytes as f64 / raw, Against::Nothing);
         figures.put("disk_per_raw", self.disk_bytes as f64 / raw, Against::Nothing);
         figures.put("peak_rss_mib", self.usage.peak_rss_bytes as f64 / f64::from(1 << 20), Against::AtMost(512.0));
@@ -74,13 +77,51 @@ impl Filled {
 }
 
 /// Latency at half of the rate that was measured, on a new journal.
-pub(crate) fn at_half_rate(runtime: &Runtime, dir: &Path, load: &Load, peak_records_per_s: f64) -> Result<Run> {
+pub(crate) fn at_half_rate(runtime: &Runtime, dir: &Path, load: &Load, peak_records_per_s: f64) -> Result<HalfRate> {
     let server = start(dir, load)?;
     let pace = Pace::Records { per_s: peak_records_per_s / 2.0, during: HALF_RATE_DURING };
-    let run = runtime.block_on(drive(&server, load, pace))?;
+    let half = runtime.block_on(async {
+        let reader = Connection::open(&server.endpoint(config::READER)).await?;
+        let checkpoints = reader.watch_checkpoints(v1::WatchCheckpointsRequest { newest_signed: true }).await?;
+        let (over, last) = oneshot::channel();
+        let watching = tokio::spawn(watch(checkpoints, last));
+        let run = drive(&server, load, pace).await?;
+        // It may have ended early, which is told below.
+        let _ = over.send(run.journal_size());
+        let seen = timeout(CHECKPOINT_MAX, watching).await.context("no checkpoint covers the last receipt")???;
+        Ok::<_, anyhow::Error>(HalfRate { checkpoint_behind_ms: run.behind_ms(&seen), run })
+    })?;
     finish(server)?;
     fs::remove_dir_all(dir)?;
-    Ok(run)
+    Ok(half)
+}
+
+/// What was measured at half of the rate.
+pub(crate) struct HalfRate {
+    run: Run,
+    /// The longest time between a receipt and the first checkpoint that covers it.
+    checkpoint_behind_ms: f64,
+}
+
+/// Notes when each checkpoint came and its size, until one covers what is told by `last`.
+async fn watch(
+    mut checkpoints: Responses<v1::Checkpoint>,
+    mut last: oneshot::Receiver<u64>,
+) -> Result<Vec<(Instant, u64)>> {
+    let mut seen = Vec::new();
+    let mut until = None;
+    loop {
+        tokio::select! {
+            next = checkpoints.next() => {
+                let checkpoint = next?.context("the server has ended the stream of checkpoints")?;
+                seen.push((Instant::now(), checkpoint.size));
+            }
+            size = &mut last, if until.is_none() => until = Some(size?),
+        }
+        if until.is_some_and(|until| seen.last().is_some_and(|(_, size)| *size >= until)) {
+            return Ok(seen);
+        }
+    }
 }
 
 /// A server that knows the load's sources.

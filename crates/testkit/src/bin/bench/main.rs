@@ -9,6 +9,7 @@
 
 mod data;
 mod drive;
+mod evidence;
 mod figures;
 mod ingest;
 mod limits;
@@ -50,6 +51,8 @@ enum Bench {
     Verify,
     /// A substring searched for in the whole journal.
     Scan,
+    /// Evidence of a million records, verified offline.
+    Proof,
 }
 
 fn main() -> ExitCode {
@@ -72,6 +75,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     if wants(Bench::IngestSmall) {
         figures.begin("ingest-small", None);
         small::measure(&runtime, &dir.path().join("small"), &mut figures)?;
+    }
+    if wants(Bench::Proof) {
+        figures.begin("proof", None);
+        evidence::measure(&mut figures)?;
     }
     if [Bench::Ingest, Bench::Verify, Bench::Scan].into_iter().any(wants) {
         let mut all = vec![Data::Seeded { records: arguments.records }];

@@ -23,6 +23,8 @@ pub(super) fn endpoint(server: &Server, dir: &Path, name: &str) -> Endpoint {
         cert: dir.join(format!("{name}.pem")),
         key: dir.join(format!("{name}.key")),
         name: None,
+        trust: None,
+        remember: None,
     }
 }
 

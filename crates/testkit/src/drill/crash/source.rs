@@ -111,7 +111,12 @@ impl Source {
         ensure!(expected == next, "the journal holds records below {next}, the welcome says {expected}");
         while let Some(sent) = self.sent.get(self.acknowledged) {
             session.send(append_request::Message::Batch(v1::Batch::from(&sent.batch))).await?;
-            let answer = timeout(ANSWER_MAX, session.recv()).await.context("no answer")??;
+            let answer = loop {
+                match timeout(ANSWER_MAX, session.recv()).await.context("no answer")?? {
+                    Some(Message::News(_)) => {}
+                    answer => break answer,
+                }
+            };
             self.answered(answer.context("the server ended the stream")?).await?;
         }
         Ok(waiting)
@@ -127,6 +132,7 @@ impl Source {
             next_sequence: self.chain.next().get(),
             head: self.chain.head().as_bytes().to_vec().into(),
             clock_unix_nano: unix_nanos(),
+            ..v1::Hello::default()
         };
         let session = Connection::open(endpoint).await?.append(hello).await?;
         let durable = session.welcome.next_sequence;
@@ -175,7 +181,7 @@ impl Source {
                 self.acknowledged += 1;
             }
             Message::Throttle(throttle) => sleep(Duration::from_millis(throttle.wait_ms.into())).await,
-            Message::Drain(_) => {}
+            Message::Drain(_) | Message::News(_) => {}
             Message::Refusal(refusal) => bail!("refused: {refusal:?}"),
             Message::Welcome(_) => bail!("a second welcome"),
         }
@@ -193,8 +199,8 @@ impl Source {
         let sent = self.sent.get_mut(number).with_context(|| format!("entry {number} was never sent"))?;
         let batch = &sent.batch;
         ensure!(
-            (entry.epoch, entry.source_seq, entry.count, &entry.batch_hash, &entry.secret)
-                == (batch.epoch, batch.first, batch.count, &batch.hash, &batch.secret)
+            (entry.epoch, entry.source_seq, entry.count, &entry.batch_hash, entry.secret())
+                == (batch.epoch, batch.first, batch.count, &batch.hash, Some(&batch.secret))
                 && entry.compressed == batch.compressed.as_ref(),
             "entry {number} at {} is not the batch that was sent",
             entry.seq

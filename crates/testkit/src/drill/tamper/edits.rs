@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rand::{Rng, seq::IndexedRandom};
 use rand_chacha::ChaCha12Rng;
 use sigillo_model::{
-    block::{self, Block, BlockBuilder, Inflater},
+    block::{self, BlockBuilder, Inflater},
     entry::Entry,
     record::Record,
 };
@@ -34,7 +34,7 @@ pub(super) struct Scene<'a> {
 }
 
 /// Every edit, with its name.
-pub(super) const EDITS: [(&str, Edit); 46] = [
+pub(super) const EDITS: [(&str, Edit); 50] = [
     ("a byte of a record's core part", inside::core_byte),
     ("a byte of a record's personal part", inside::personal_byte),
     ("a byte of a record's content part", inside::content_byte),
@@ -70,6 +70,10 @@ pub(super) const EDITS: [(&str, Edit); 46] = [
     ("head: size", beside::head_size),
     ("head: chain value", beside::head_chain),
     ("head: time", beside::head_time),
+    ("head: root", beside::head_root),
+    ("a row of the tree changed", beside::tree_row_changed),
+    ("a row of the tree removed", beside::tree_row_removed),
+    ("a row of the tree added", beside::tree_row_added),
     ("head removed", beside::head_removed),
     ("origin", beside::origin),
     ("a key added to the description", beside::meta_added),
@@ -99,7 +103,7 @@ impl Inflated<'_> {
     fn read(bytes: &[u8]) -> Result<Inflated<'_>> {
         let entry = Entry::decode(bytes)?;
         let mut inflater = Inflater::default();
-        let block = Block::parse(inflater.inflate(entry.compressed, entry.block_bytes as usize)?)?;
+        let block = entry.block(&mut inflater)?;
         Ok(Inflated { records: block.records().map(Record::from).collect(), entry })
     }
 

@@ -54,7 +54,7 @@ pub(super) fn verify(dir: &Path) -> Result<Verdict> {
     let said = [output.stdout.as_slice(), &output.stderr].map(String::from_utf8_lossy).join(" ");
     let place = serde_json::from_slice(&output.stdout).ok().and_then(|report: Value| {
         let number = |name| report.get(name).and_then(Value::as_u64);
-        number("first_record").zip(number("end"))
+        number("from").zip(number("to"))
     });
     Ok(Verdict { code: output.status.code(), place, said })
 }

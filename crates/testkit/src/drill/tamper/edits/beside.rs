@@ -9,6 +9,7 @@ use sigillo_model::{
     entry::{Entry, checksum},
     ids::{Epoch, SourceId, SourceSeq, TenantId},
     state::JournalState,
+    tree::TreeRow,
 };
 
 use super::{super::verdict::Place, Scene};
@@ -17,6 +18,7 @@ use crate::database::Database;
 /// Offset of the chain value in `meta/head`, after version and size.
 const HEAD_CHAIN: usize = 9;
 const HEAD_TIME: usize = 41;
+const HEAD_ROOT: usize = 49;
 
 pub(super) fn head_size(scene: &mut Scene<'_>) -> Result<Place> {
     let size = scene.images.size();
@@ -30,6 +32,45 @@ pub(super) fn head_chain(scene: &mut Scene<'_>) -> Result<Place> {
 
 pub(super) fn head_time(scene: &mut Scene<'_>) -> Result<Place> {
     change(scene, "meta", b"head", |value, byte| value[HEAD_TIME + byte % 8] ^= 1)
+}
+
+pub(super) fn head_root(scene: &mut Scene<'_>) -> Result<Place> {
+    change(scene, "meta", b"head", |value, byte| value[HEAD_ROOT + byte % 32] ^= 1)
+}
+
+pub(super) fn tree_row_changed(scene: &mut Scene<'_>) -> Result<Place> {
+    let key = any_key(scene, "tree")?;
+    let mut value = scene.db.get("tree", &key)?;
+    value.truncate(32);
+    value[scene.random.random_range(0..32)] ^= 1;
+    scene.db.put("tree", &key, &sealed(value))?;
+    tree_place(&key)
+}
+
+pub(super) fn tree_row_removed(scene: &mut Scene<'_>) -> Result<Place> {
+    let key = any_key(scene, "tree")?;
+    scene.db.delete("tree", &key)?;
+    tree_place(&key)
+}
+
+/// A row after the last of its level, or of a level that the tree does not have.
+pub(super) fn tree_row_added(scene: &mut Scene<'_>) -> Result<Place> {
+    let level: u8 = scene.random.random_range(0..4);
+    let key = tree_key(level, scene.images.size() + scene.random.random_range(0..1_000));
+    scene.db.put("tree", &key, &sealed(vec![7; 32]))?;
+    Ok(Place::Anywhere)
+}
+
+/// The records that a row of the tree stands for; of an anchor, those that it follows.
+fn tree_place(key: &[u8]) -> Result<Place> {
+    let index = u64::from_be_bytes(key[1..].try_into()?);
+    Ok(match key[0] {
+        0 => Place::Records { from: (index - 1) * 256, to: index * 256 },
+        level => {
+            let width = 256_u64.pow(level.into());
+            Place::Records { from: index * width, to: (index + 1) * width }
+        }
+    })
 }
 
 pub(super) fn head_removed(scene: &mut Scene<'_>) -> Result<Place> {
@@ -119,12 +160,19 @@ pub(super) fn head_file(scene: &mut Scene<'_>) -> Result<Place> {
     Ok(Place::Anywhere)
 }
 
-/// Writes head and sources as they follow from a state.
-pub(super) fn put_state(db: &Database, state: &JournalState) -> Result<()> {
-    let mut head = vec![1];
+/// Writes head, tree and sources as they follow from a state; `rows` are all rows of the tree.
+pub(super) fn put_state(db: &Database, state: &JournalState, rows: &[TreeRow]) -> Result<()> {
+    for (key, _) in db.pairs("tree")? {
+        db.delete("tree", &key)?;
+    }
+    for row in rows {
+        db.put("tree", &tree_key(row.level, row.index), &sealed(row.hash.to_vec()))?;
+    }
+    let mut head = vec![2];
     head.extend(state.size.to_be_bytes());
     head.extend(state.chain.as_bytes());
     head.extend(state.receipt_time.get().to_be_bytes());
+    head.extend(state.tree.root().as_bytes());
     db.put("meta", b"head", &sealed(head))?;
     for (source, state) in &state.sources {
         let mut value = vec![1];
@@ -156,6 +204,12 @@ pub(super) fn batch_key(source: SourceId, epoch: Epoch, first: SourceSeq) -> [u8
     key[..16].copy_from_slice(source.as_bytes());
     key[16..24].copy_from_slice(&epoch.get().to_be_bytes());
     key[24..].copy_from_slice(&first.get().to_be_bytes());
+    key
+}
+
+fn tree_key(level: u8, index: u64) -> [u8; 9] {
+    let mut key = [level; 9];
+    key[1..].copy_from_slice(&index.to_be_bytes());
     key
 }
 

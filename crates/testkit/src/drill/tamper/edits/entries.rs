@@ -4,9 +4,8 @@ use anyhow::{Context, Result, ensure};
 use rand::{Rng, seq::IndexedRandom};
 use sigillo_model::{
     audit::Walker,
-    batch::{self, batch_hash},
+    batch::batch_hash,
     block::{Block, BlockBuilder},
-    chain,
     entry::Entry,
     ids::{Count, Seq, SourceSeq},
     state::{JournalState, SourceState},
@@ -41,15 +40,17 @@ fn delete(scene: &Scene<'_>, entry: Indexed) -> Result<Place> {
 pub(super) fn rolled_back(scene: &mut Scene<'_>) -> Result<Place> {
     let (newest, others) = scene.images.entries.split_last().context("there are no entries")?;
     let mut walker = Walker::whole(JournalState::genesis(scene.images.origin.clone()));
+    let mut rows = Vec::new();
     for entry in others {
         walker.step(&scene.entry_bytes(entry)?)?;
+        rows.extend_from_slice(walker.tree_rows());
     }
     let bytes = scene.entry_bytes(newest)?;
     let removed = Entry::decode(&bytes)?;
     let memory = beside::batch_key(removed.source, removed.epoch, removed.source_seq);
     scene.db.delete("batches", &memory)?;
     delete(scene, *newest)?;
-    beside::put_state(scene.db, walker.state())?;
+    beside::put_state(scene.db, walker.state(), &rows)?;
     beside::put_tenants(scene.db, walker.state())?;
     for (tenant, _) in removed.tenants.iter().filter(|(tenant, _)| !walker.state().tenants.contains_key(tenant)) {
         scene.db.delete("tenants", tenant.as_bytes())?;
@@ -111,8 +112,10 @@ pub(super) fn rechained(scene: &mut Scene<'_>) -> Result<Place> {
     let number = scene.random.random_range(0..entries.len());
     let mut state = JournalState::genesis(scene.images.origin.clone());
     let mut walker = Walker::whole(state.clone());
+    let mut rows = Vec::new();
     for entry in &entries[..number] {
         walker.step(&scene.entry_bytes(entry)?)?;
+        rows.extend_from_slice(walker.tree_rows());
     }
     state.clone_from(walker.state());
     for (index, indexed) in entries.iter().enumerate().skip(number) {
@@ -125,14 +128,14 @@ pub(super) fn rechained(scene: &mut Scene<'_>) -> Result<Place> {
         let mut builder = BlockBuilder::default();
         inflated.records.iter().try_for_each(|record| builder.push(record.as_ref()))?;
         let block = builder.take();
-        let commitments = batch::commitments(&inflated.entry.secret, &Block::parse(&block)?);
+        let commitments = inflated.entry.commitments(&Block::parse(&block)?);
         let entry = &mut inflated.entry;
         let previous = match state.sources.get(&entry.source) {
             Some(source) if source.epoch == entry.epoch => source.head,
             _ => state.epoch_opening(entry.source, entry.epoch),
         };
         entry.batch_hash = batch_hash(&previous, entry.source, entry.epoch, entry.source_seq, &commitments);
-        state.chain = chain::link_all(state.chain, entry.envelopes(), &commitments);
+        state.link(entry.envelopes(), &commitments, &mut rows);
         entry.chain_hash = state.chain;
         let count = u64::from(entry.count);
         let source = SourceState {
@@ -142,10 +145,10 @@ pub(super) fn rechained(scene: &mut Scene<'_>) -> Result<Place> {
             count: Count::new(entry.source_count.get() + count),
         };
         state.sources.insert(entry.source, source);
-        (state.size, state.receipt_time) = (entry.end(), entry.receipt_time);
+        state.receipt_time = entry.receipt_time;
         scene.db.put("tail", &indexed.from.to_be_bytes(), &inflated.encode()?)?;
     }
-    beside::put_state(scene.db, &state)?;
+    beside::put_state(scene.db, &state, &rows)?;
     // The head file knows that the end is another, not where the change began.
     Ok(Place::Anywhere)
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 use sigillo_model::{
+    entry::Salts,
     envelope::Flags,
     ids::{
         BatchHash, BatchSecret, ChainHash, ClassId, Count, Epoch, ReceiptTime, RetentionId, SourceId, SourceSeq,
@@ -211,7 +212,9 @@ pub(super) fn source_count(scene: &mut Scene<'_>) -> Result<Place> {
 
 pub(super) fn secret(scene: &mut Scene<'_>) -> Result<Place> {
     envelope(scene, |inflated, random| {
-        inflated.entry.secret = BatchSecret::new(flip_bit(inflated.entry.secret.expose(), random));
+        if let Salts::Secret(secret) = &mut inflated.entry.salts {
+            *secret = BatchSecret::new(flip_bit(secret.expose(), random));
+        }
     })
 }
 

@@ -9,12 +9,13 @@ use std::{
     ops::RangeInclusive,
 };
 
-use serde_json::ser::Formatter;
+use serde::Serialize;
+use serde_json::{Value, ser::Formatter};
 
 /// Appends `bytes` to `out`: control characters as `\n`, `\x1b` or `\u{9b}`, characters that hide or reorder text as
 /// `\u{202e}`, bytes that are not UTF-8 as `\xff`. All else, backslashes too, stays as it is: text is for reading, the exact
 /// bytes are in the JSON output.
-pub(crate) fn escape_into(out: &mut String, bytes: &[u8]) {
+pub fn escape_into(out: &mut String, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
@@ -38,7 +39,7 @@ fn push(out: &mut String, escaped: fmt::Arguments<'_>) {
 }
 
 /// As [`escape_into`], into a new text.
-pub(crate) fn escape(bytes: impl AsRef<[u8]>) -> String {
+pub fn escape(bytes: impl AsRef<[u8]>) -> String {
     let mut out = String::new();
     escape_into(&mut out, bytes.as_ref());
     out
@@ -74,7 +75,7 @@ fn is_unsafe(c: char) -> bool {
 /// Writes compact JSON in which no character within a string steers a terminal or misleads the eye: such characters, which
 /// JSON allows as they are, are written as `\u` escapes, and so stay exact.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SafeJson;
+pub struct SafeJson;
 
 impl Formatter for SafeJson {
     fn write_string_fragment<W: io::Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
@@ -91,19 +92,18 @@ impl Formatter for SafeJson {
     }
 }
 
+/// A value as one line of compact JSON, written with [`SafeJson`].
+pub fn safe_json(value: &Value) -> String {
+    let mut out = Vec::new();
+    // A value of JSON has no key that is no text, and memory takes everything.
+    let _ = value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, SafeJson));
+    String::from_utf8(out).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use serde::Serialize;
-    use serde_json::Value;
-
     use super::*;
-
-    fn json(value: &Value) -> String {
-        let mut out = Vec::new();
-        value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, SafeJson)).unwrap();
-        String::from_utf8(out).unwrap()
-    }
+    use proptest::prelude::*;
 
     /// What no terminal may be sent, written down apart from the code above: anything below a space, DEL, the eight-bit
     /// forms of escape sequences as characters, and the controls of direction.
@@ -142,13 +142,13 @@ mod tests {
     fn every_control_of_direction_is_shown() {
         for c in ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}') {
             assert_eq!(escape(c.to_string()), format!("\\u{{{:x}}}", u32::from(c)));
-            assert_eq!(json(&Value::from(c.to_string())), format!("\"\\u{:04x}\"", u32::from(c)));
+            assert_eq!(safe_json(&Value::from(c.to_string())), format!("\"\\u{:04x}\"", u32::from(c)));
         }
     }
 
     #[test]
     fn json_escapes_stay_exact() {
-        assert_eq!(json(&Value::from("a\u{9b}b\u{7f}\u{e0041}\x1b")), "\"a\\u009bb\\u007f\\udb40\\udc41\\u001b\"");
+        assert_eq!(safe_json(&Value::from("a\u{9b}b\u{7f}\u{e0041}\x1b")), "\"a\\u009bb\\u007f\\udb40\\udc41\\u001b\"");
     }
 
     /// Text that is full of what is dangerous.
@@ -181,7 +181,7 @@ mod tests {
         #[test]
         fn json_is_safe_and_exact(text in hostile(), key in hostile()) {
             let value = serde_json::json!({ key: [text] });
-            let shown = json(&value);
+            let shown = safe_json(&value);
             prop_assert!(!shown.chars().any(harmful), "{shown:?}");
             prop_assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
         }

@@ -5,6 +5,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::{Timestamp, fmt::temporal::DateTimePrinter, tz::TimeZone};
 use serde_json::{Map, Value, json};
 use sigillo_model::{
+    entry::Gone,
     envelope::{Envelope, Flags},
     record::{Part, RecordRef},
 };
@@ -13,32 +14,41 @@ use sigillo_proto::{
     v1::{self, any_value::Value as Any},
 };
 
-use crate::severity;
+use super::severity;
 
 /// A record of an answer, read.
 #[derive(Debug)]
-pub(crate) struct Shown<'a> {
-    pub(crate) result: &'a v1::ResultRecord,
-    pub(crate) envelope: Envelope,
-    pub(crate) fields: Fields,
+pub struct Shown<'a> {
+    /// As the answer or the file holds it.
+    pub result: &'a v1::ResultRecord,
+    /// What the server added.
+    pub envelope: Envelope,
+    /// Its parts, read.
+    pub fields: Fields,
 }
 
 impl<'a> Shown<'a> {
     /// Reads an answer; `None` if its envelope is not one.
-    pub(crate) fn read(result: &'a v1::ResultRecord) -> Option<Self> {
+    pub fn read(result: &'a v1::ResultRecord) -> Option<Self> {
         let envelope = Envelope::from_bytes(&result.envelope).ok()?;
         let fields = Fields::decode(parts(result));
         Some(Self { result, envelope, fields })
     }
 
     /// Event time, else observed time, else receipt time; nanoseconds since the epoch.
-    pub(crate) fn time(&self) -> u64 {
+    pub fn time(&self) -> u64 {
         self.fields.time().unwrap_or(self.envelope.receipt_time.get())
+    }
+
+    /// What was erased or purged of it, if anything was.
+    pub fn gone(&self) -> Option<Gone> {
+        let bits = u8::try_from(self.result.gone).ok()?;
+        Gone::from_bits(bits).filter(|gone| *gone != Gone::NOTHING)
     }
 
     /// The object. Absent and empty fields are left out; 64-bit times are RFC 3339 in UTC, exact to the nanosecond; bytes are
     /// base64 beside a text for reading, in which what is not UTF-8 is replaced.
-    pub(crate) fn to_json(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         let mut out = Object::default();
         self.put_envelope(&mut out);
         if let Some(core) = &self.fields.core {
@@ -84,6 +94,9 @@ impl<'a> Shown<'a> {
             named.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| name).collect();
         if !set.is_empty() {
             out.put("flags", set);
+        }
+        if let Some(gone) = self.gone() {
+            out.put("erased", gone.to_string());
         }
     }
 }
@@ -146,7 +159,7 @@ fn put_content(out: &mut Object, content: &v1::ContentPart) {
 }
 
 /// Name of the outcome; empty if there is none.
-pub(crate) fn outcome(core: &v1::CorePart) -> &'static str {
+pub fn outcome(core: &v1::CorePart) -> &'static str {
     match core.outcome() {
         v1::Outcome::Unspecified => "",
         v1::Outcome::Success => "success",
@@ -167,7 +180,7 @@ fn kind(actor: &v1::Actor) -> &'static str {
 }
 
 /// A value of a record as JSON. Lists of pairs stay lists, for a key may occur twice.
-pub(crate) fn any(value: &v1::AnyValue) -> Value {
+pub fn any(value: &v1::AnyValue) -> Value {
     match &value.value {
         None => Value::Null,
         Some(Any::StringValue(text)) => json!(text),
@@ -190,12 +203,12 @@ fn pairs(pairs: &[v1::KeyValue]) -> Value {
 }
 
 /// `nanoseconds` since the epoch as RFC 3339 in `zone`, with as many digits as it needs.
-pub(crate) fn rfc3339(nanoseconds: u64, zone: &TimeZone) -> String {
+pub fn rfc3339(nanoseconds: u64, zone: &TimeZone) -> String {
     rfc3339_to(nanoseconds, zone, None)
 }
 
 /// As [`rfc3339`], cut to so many digits below the second.
-pub(crate) fn rfc3339_to(nanoseconds: u64, zone: &TimeZone, digits: Option<u8>) -> String {
+pub fn rfc3339_to(nanoseconds: u64, zone: &TimeZone, digits: Option<u8>) -> String {
     // Nanoseconds in 64 bits end in 2554, which jiff can count to.
     let timestamp = Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default();
     DateTimePrinter::new().precision(digits).timestamp_with_offset_to_string(&timestamp, zone.to_offset(timestamp))

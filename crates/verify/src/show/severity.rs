@@ -17,7 +17,7 @@ const ALIASES: [(&str, u32); 10] = [
 ];
 
 /// Reads a number from 1 to 24, a name of OpenTelemetry (`warn`, `ERROR2`) or one of syslog (`notice`, `crit`).
-pub(crate) fn parse(text: &str) -> Result<u32, String> {
+pub fn parse(text: &str) -> Result<u32, String> {
     let lower = text.to_ascii_lowercase();
     if let Ok(number @ 1..=24) = lower.parse() {
         return Ok(number);
@@ -34,7 +34,7 @@ pub(crate) fn parse(text: &str) -> Result<u32, String> {
 }
 
 /// The name of a number (`WARN`, `ERROR2`), if it is one of the 24.
-pub(crate) fn name(number: u32) -> Option<String> {
+pub fn name(number: u32) -> Option<String> {
     let (name, first) = NAMES.iter().rev().find(|(_, first)| *first <= number).filter(|_| number <= 24)?;
     let name = name.to_ascii_uppercase();
     Some(if number == *first { name } else { format!("{name}{}", number - first + 1) })

@@ -1,0 +1,216 @@
+//! The mirrored tree on disk: read where it ends, grown by verified entries.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use sigillo_model::{
+    checkpoint::Checkpoint,
+    ids::NodeHash,
+    tile::{TILE_HEIGHT, TILE_WIDTH, TileKind, TilePath},
+    tree::{self, Frontier, RootBuilder},
+};
+
+/// What is wrong.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TreeError {
+    /// Something does not lead to the root that was signed.
+    #[error("{0}")]
+    Altered(String),
+    /// A file can't be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A folder of tiles.
+pub(super) struct MirrorTree {
+    dir: PathBuf,
+    frontier: Frontier,
+    /// The rightmost tile of each level while it is not full: its index and its hashes.
+    open: BTreeMap<u8, (u64, Vec<NodeHash>)>,
+    /// The rightmost bundle while it is not full.
+    entries: Vec<u8>,
+}
+
+impl MirrorTree {
+    /// The tree that the folder holds, which must be that of the checkpoint in it.
+    pub(super) fn open(dir: &Path, checkpoint: &Checkpoint) -> Result<Self, TreeError> {
+        fs::create_dir_all(dir)?;
+        let stored = Stored { dir, size: checkpoint.size };
+        let frontier = Frontier::rebuild(checkpoint.size, |height, index| stored.subtree(height, index))?;
+        if frontier.root() != checkpoint.root {
+            return Err(TreeError::Altered(format!(
+                "the tiles in {} do not lead to the root of the checkpoint there: remove the folder and mirror anew",
+                dir.display()
+            )));
+        }
+        let mut open = BTreeMap::new();
+        for level in 0..=63 {
+            let count = TileKind::Hashes(level).count(checkpoint.size);
+            if count == 0 {
+                break;
+            }
+            if !count.is_multiple_of(u64::from(TILE_WIDTH)) {
+                let index = count / u64::from(TILE_WIDTH);
+                open.insert(level, (index, stored.tile(level, index)?));
+            }
+        }
+        let partial = TilePath::within(TileKind::Entries, checkpoint.size / u64::from(TILE_WIDTH), checkpoint.size);
+        let entries = match partial {
+            Some(path) => stored.read(&path)?,
+            None => Vec::new(),
+        };
+        Ok(Self { dir: dir.to_owned(), frontier, open, entries })
+    }
+
+    /// Number of entries.
+    pub(super) fn size(&self) -> u64 {
+        self.frontier.size()
+    }
+
+    /// Adds what is new in a bundle; it must begin with the entries of it that are here already.
+    pub(super) fn add(&mut self, path: &TilePath, bundle: &[u8]) -> Result<(), TreeError> {
+        let there = usize::try_from(self.size() % u64::from(TILE_WIDTH)).unwrap_or(0);
+        let entries = split(bundle)
+            .filter(|entries| entries.len() == usize::from(path.width))
+            .ok_or_else(|| TreeError::Altered(format!("{path} does not hold {} entries", path.width)))?;
+        if !bundle.starts_with(&self.entries) {
+            return Err(TreeError::Altered(format!("{path} begins with other entries than those mirrored before")));
+        }
+        for entry in entries.iter().skip(there) {
+            let mut completed = vec![(0, self.frontier.size(), tree::leaf(entry))];
+            let leaf = tree::leaf(entry);
+            self.frontier.push(leaf, |level, index, hash| completed.push((level, index, hash)));
+            for (level, index, hash) in completed {
+                self.put(level, index, hash)?;
+            }
+        }
+        self.entries = bundle.to_vec();
+        if path.width == TILE_WIDTH {
+            self.write(path, bundle)?;
+            self.entries.clear();
+        }
+        Ok(())
+    }
+
+    /// Adds a hash to its tile, which is written when it is full.
+    fn put(&mut self, level: u8, index: u64, hash: NodeHash) -> Result<(), TreeError> {
+        let (tile, hashes) = self.open.entry(level).or_insert_with(|| (index / u64::from(TILE_WIDTH), Vec::new()));
+        hashes.push(hash);
+        if hashes.len() == usize::from(TILE_WIDTH) {
+            let path = TilePath { kind: TileKind::Hashes(level), index: *tile, width: TILE_WIDTH };
+            let bytes = bytes(hashes);
+            self.open.remove(&level);
+            self.write(&path, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the partial tiles of the checkpoint's size, once all leads to its root; and makes all of it durable.
+    pub(super) fn finish(self, checkpoint: &Checkpoint) -> Result<(), TreeError> {
+        if self.frontier.root() != checkpoint.root {
+            return Err(TreeError::Altered(format!(
+                "the entries do not lead to the root of the checkpoint of {} records: they were altered, or it is of another \
+                 history than the one mirrored before",
+                checkpoint.size
+            )));
+        }
+        for (level, (index, hashes)) in &self.open {
+            let width = u16::try_from(hashes.len()).unwrap_or(TILE_WIDTH);
+            self.write(&TilePath { kind: TileKind::Hashes(*level), index: *index, width }, &bytes(hashes))?;
+        }
+        let size = checkpoint.size;
+        if let Some(path) = TilePath::within(TileKind::Entries, size / u64::from(TILE_WIDTH), size) {
+            self.write(&path, &self.entries)?;
+        }
+        rustix::fs::syncfs(File::open(&self.dir)?).map_err(io::Error::from)?;
+        Ok(())
+    }
+
+    fn write(&self, path: &TilePath, bytes: &[u8]) -> Result<(), TreeError> {
+        let file = self.dir.join(path.to_string());
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let next = file.with_extension("next");
+        fs::write(&next, bytes)?;
+        fs::rename(&next, &file)?;
+        if path.width == TILE_WIDTH {
+            // Whoever needs a partial one finds it at the beginning of the full one.
+            let partial = TilePath { width: 1, ..*path };
+            let partial = self.dir.join(partial.to_string());
+            if let Some(folder) = partial.parent()
+                && let Err(error) = fs::remove_dir_all(folder)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Replaces a file in one step, and makes it durable.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let next = path.with_extension("next");
+    fs::write(&next, bytes)?;
+    File::open(&next)?.sync_all()?;
+    fs::rename(&next, path)?;
+    File::open(path.parent().ok_or_else(|| io::Error::other("the file has no folder"))?)?.sync_all()
+}
+
+fn bytes(hashes: &[NodeHash]) -> Vec<u8> {
+    hashes.iter().flat_map(|hash| *hash.as_bytes()).collect()
+}
+
+/// The entries of a bundle: each a length of two bytes and so many bytes.
+fn split(mut bundle: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut entries = Vec::new();
+    while let Some((length, rest)) = bundle.split_first_chunk::<2>() {
+        let (entry, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        entries.push(entry);
+        bundle = rest;
+    }
+    bundle.is_empty().then_some(entries)
+}
+
+/// What lies in the folder, of a tree of `size` leaves.
+struct Stored<'a> {
+    dir: &'a Path,
+    size: u64,
+}
+
+impl Stored<'_> {
+    fn subtree(&self, height: u32, index: u64) -> Result<NodeHash, TreeError> {
+        let level = u8::try_from(height / TILE_HEIGHT).unwrap_or(u8::MAX);
+        let first = index << (height % TILE_HEIGHT);
+        let place = usize::try_from(first % u64::from(TILE_WIDTH)).unwrap_or(0);
+        let mut root = RootBuilder::default();
+        let tile = self.tile(level, first / u64::from(TILE_WIDTH))?;
+        tile.iter().skip(place).take(1 << (height % TILE_HEIGHT)).for_each(|hash| root.push(*hash));
+        Ok(root.root())
+    }
+
+    fn tile(&self, level: u8, index: u64) -> Result<Vec<NodeHash>, TreeError> {
+        let missing = || TreeError::Altered(format!("a tree of {} records has no such tile", self.size));
+        let path = TilePath::within(TileKind::Hashes(level), index, self.size).ok_or_else(missing)?;
+        let bytes = self.read(&path)?;
+        if bytes.len() != usize::from(path.width) * 32 {
+            return Err(TreeError::Altered(format!("{path} in the folder has the wrong length")));
+        }
+        Ok(bytes.chunks(32).filter_map(NodeHash::from_slice).collect())
+    }
+
+    fn read(&self, path: &TilePath) -> Result<Vec<u8>, TreeError> {
+        fs::read(self.dir.join(path.to_string())).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => TreeError::Altered(format!(
+                "{path} is missing in {}: remove the folder and mirror anew",
+                self.dir.display()
+            )),
+            _ => error.into(),
+        })
+    }
+}

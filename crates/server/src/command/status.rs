@@ -1,0 +1,42 @@
+//! `sigillod status`.
+
+use clap::Args;
+use sigillo_proto::v1::{StatusRequest, StatusResponse};
+
+use super::{Config, Failure, client, line, time};
+
+/// Of `sigillod status`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Asks over the control socket in the data folder, as root or the server's own account. Exit code 3: no server runs.
+
+Examples:
+  sudo sigillod status
+  sigillod status --config sigillo-dev/sigillod.toml")]
+pub struct StatusArgs {
+    #[command(flatten)]
+    config: Config,
+}
+
+pub(super) async fn run(args: StatusArgs) -> Result<String, Failure> {
+    let settings = args.config.load()?;
+    let status = client::connect(&settings.data_dir).await?.status(StatusRequest {}).await?.into_inner();
+    Ok(told(&status))
+}
+
+fn told(status: &StatusResponse) -> String {
+    let head = status.head.clone().unwrap_or_default();
+    let mut text = String::new();
+    line(&mut text, "origin", head.origin);
+    line(&mut text, "size", head.size);
+    line(&mut text, "chain", hex::encode(&head.chain_hash));
+    line(&mut text, "newest", time(head.receipt_time_unix_nano));
+    line(&mut text, "server", format_args!("sigillod {}, process {}", status.version, status.pid));
+    line(&mut text, "since", time(status.started_unix_nano));
+    let (free, reserve) = (status.free_bytes, status.reserve_bytes);
+    line(&mut text, "disk", format_args!("{free} bytes free, {reserve} of them kept in reserve"));
+    if free < reserve {
+        line(&mut text, "", "below the reserve: no records are taken until there is room");
+    }
+    text
+}
