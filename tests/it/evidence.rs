@@ -16,7 +16,8 @@ fn verify(dir: &Path, file: &str, more: &[&str]) -> (Option<i32>, Value) {
 }
 
 fn lines() -> String {
-    (0..300).map(|n| format!("line {n} of web-1 word{}\n", n % 10)).collect()
+    let lines: Vec<String> = (0..300).map(|n| format!("line {n} of web-1 word{}\n", n % 10)).collect();
+    lines.concat()
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The verdict, for people and for programs.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
@@ -97,16 +97,16 @@ fn as_text(walked: &Walked, outcome: &Outcome, took: Duration) -> String {
     };
     let mut text = format!("{first}\norigin  {}\nchain   {chain}\n", escape(origin.as_str()));
     if trust.is_some() {
-        text += &format!("root    {root}\n");
+        let _ = writeln!(text, "root    {root}");
     }
     if let Some(accepted) = &outcome.accepted {
         let time = accepted.quorum_time.map_or("by a trust file that asks for no witness".to_owned(), |time| {
             format!("cosigned by the quorum at {}", rfc3339(time.saturating_mul(1_000_000_000), &TimeZone::UTC))
         });
-        text += &format!("checkpoint  {} records, {time}\n", accepted.checkpoint.size);
+        let _ = writeln!(text, "checkpoint  {} records, {time}", accepted.checkpoint.size);
     }
     for remark in gone(&walked.removed).iter().chain(&outcome.remarks) {
-        text += &format!("note: {}\n", escape(remark));
+        let _ = writeln!(text, "note: {}", escape(remark));
     }
     match &outcome.verdict {
         Verdict::Stale(Stale::Old { .. }) => {
@@ -159,15 +159,18 @@ pub(super) fn altered(finding: &Finding, remarks: &[String], format: Format) -> 
         Format::Text => {
             let mut text = format!("altered: {}\n", escape(finding.to_string()));
             if missed.is_some() {
-                text += &if *from == 0 {
-                    "Any record below may be touched: no signed checkpoint that somebody else vouches for was met before.\n".to_owned()
+                if *from == 0 {
+                    text += "Any record below may be touched: no signed checkpoint that somebody else vouches for was met \
+                             before.\n";
                 } else {
-                    format!("Every record below {from} is proved unaltered by a checkpoint that was met.\n")
-                };
+                    // Writing to a string does not fail.
+                    let _ =
+                        writeln!(text, "Every record below {from} is proved unaltered by a checkpoint that was met.");
+                }
                 text += "Keep this database and the checkpoint as they are: together they are the evidence.\n";
             }
             for remark in remarks {
-                text += &format!("note: {}\n", escape(remark));
+                let _ = writeln!(text, "note: {}", escape(remark));
             }
             text.into_bytes()
         }
