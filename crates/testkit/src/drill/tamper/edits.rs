@@ -1,6 +1,6 @@
 //! Edits through the database's own interface, with valid checksums everywhere: what somebody does who knows the formats.
 
-mod beside;
+pub(super) mod beside;
 mod entries;
 mod inside;
 

@@ -161,7 +161,7 @@ pub(super) fn head_file(scene: &mut Scene<'_>) -> Result<Place> {
 }
 
 /// Writes head, tree and sources as they follow from a state; `rows` are all rows of the tree.
-pub(super) fn put_state(db: &Database, state: &JournalState, rows: &[TreeRow]) -> Result<()> {
+pub(in crate::drill::tamper) fn put_state(db: &Database, state: &JournalState, rows: &[TreeRow]) -> Result<()> {
     for (key, _) in db.pairs("tree")? {
         db.delete("tree", &key)?;
     }
@@ -186,7 +186,7 @@ pub(super) fn put_state(db: &Database, state: &JournalState, rows: &[TreeRow]) -
 }
 
 /// Writes the counts of tenants as they follow from a state.
-pub(super) fn put_tenants(db: &Database, state: &JournalState) -> Result<()> {
+pub(in crate::drill::tamper) fn put_tenants(db: &Database, state: &JournalState) -> Result<()> {
     let put = |(tenant, count): (&TenantId, &sigillo_model::ids::Count)| {
         db.put("tenants", tenant.as_bytes(), &tenant_value(count.get()))
     };
@@ -199,7 +199,7 @@ fn tenant_value(count: u64) -> Vec<u8> {
     sealed(value)
 }
 
-pub(super) fn batch_key(source: SourceId, epoch: Epoch, first: SourceSeq) -> [u8; 32] {
+pub(in crate::drill::tamper) fn batch_key(source: SourceId, epoch: Epoch, first: SourceSeq) -> [u8; 32] {
     let mut key = [0; 32];
     key[..16].copy_from_slice(source.as_bytes());
     key[16..24].copy_from_slice(&epoch.get().to_be_bytes());
@@ -227,7 +227,8 @@ fn change(scene: &mut Scene<'_>, family: &str, key: &[u8], change: impl FnOnce(&
     Ok(Place::Anywhere)
 }
 
-fn sealed(mut value: Vec<u8>) -> Vec<u8> {
+/// A value with its checksum after it.
+pub(in crate::drill::tamper) fn sealed(mut value: Vec<u8>) -> Vec<u8> {
     let sum = checksum(&value);
     value.extend(sum);
     value

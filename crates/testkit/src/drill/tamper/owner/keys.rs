@@ -1,0 +1,95 @@
+//! Everybody's keys. The owner of the server has the log's; the others are what the owner lacks.
+
+use anyhow::Result;
+use rand::Rng;
+use rand_chacha::ChaCha12Rng;
+use sigillo_model::{
+    checkpoint::Checkpoint,
+    ids::{NodeHash, Origin},
+    note::{KeyKind, Note, Signature, SigningKey},
+    statement::{Act, Order},
+};
+
+use super::Without;
+
+/// Name of the witness whose key the drill holds, in the trust file. The other one, `w1`, is a process.
+const WITNESS: &str = "w2";
+
+#[derive(Debug)]
+pub(super) struct Keys {
+    pub(super) origin: Origin,
+    /// The owner has it.
+    pub(super) log: SigningKey,
+    /// What the recovery key names next.
+    pub(super) next_log: SigningKey,
+    /// A key that the owner makes.
+    pub(super) strange_log: SigningKey,
+    pub(super) witness: SigningKey,
+    pub(super) recovery: SigningKey,
+    pub(super) officers: Vec<SigningKey>,
+    /// Of people who are no officers.
+    pub(super) strangers: Vec<SigningKey>,
+}
+
+impl Keys {
+    pub(super) fn new(origin: &Origin, random: &mut ChaCha12Rng) -> Result<Self> {
+        let mut key = |name: &str, kind| SigningKey::from_seed(name, kind, &random.random());
+        Ok(Self {
+            origin: origin.clone(),
+            log: key(origin.as_str(), KeyKind::Log)?,
+            next_log: key(origin.as_str(), KeyKind::Log)?,
+            strange_log: key(origin.as_str(), KeyKind::Log)?,
+            witness: key("witness.invalid/2", KeyKind::Cosigner)?,
+            recovery: key("recovery", KeyKind::Log)?,
+            officers: ["ada", "ben", "eva"]
+                .map(|name| key(name, KeyKind::Log))
+                .into_iter()
+                .collect::<Result<_, _>>()?,
+            // Two of them call themselves as officers do.
+            strangers: ["ada", "ben", "mallory"]
+                .map(|name| key(name, KeyKind::Log))
+                .into_iter()
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The trust file, which asks for one of two witnesses.
+    pub(super) fn trust(&self, live_witness: &str, without: Option<Without>) -> String {
+        let mut text = format!("log {}\n", self.log.verifier());
+        if without != Some(Without::Recovery) {
+            text += &format!("recovery {}\n", self.recovery.verifier());
+        }
+        if without != Some(Without::Officers) {
+            text.extend(self.officers.iter().map(|officer| format!("officer {}\n", officer.verifier())));
+        }
+        text += live_witness;
+        text += &format!("witness {WITNESS} {}\n", self.witness.verifier());
+        let quorum = if without == Some(Without::Quorum) { "none" } else { "one" };
+        text + &format!("group one any w1 {WITNESS}\nquorum {quorum}\n")
+    }
+
+    pub(super) fn checkpoint(&self, size: u64, root: NodeHash) -> String {
+        Checkpoint { origin: self.origin.as_str().to_owned(), size, root }.text()
+    }
+
+    /// What the owner can make: a checkpoint that the log's key has signed and nobody else.
+    pub(super) fn signed(&self, size: u64, root: NodeHash) -> Result<Note> {
+        signed_by(&self.log, &self.checkpoint(size, root))
+    }
+
+    /// An order with these signatures under it.
+    pub(super) fn order(&self, act: &Act, signers: &[&SigningKey]) -> Result<Vec<u8>> {
+        let text = Order::text(&self.origin, act);
+        let signatures = signers.iter().map(|key| key.sign(&text)).collect::<Result<Vec<Signature>, _>>()?;
+        Ok(Note::new(text, signatures)?.to_bytes())
+    }
+
+    /// As two officers sign it.
+    pub(super) fn lawful_order(&self, act: &Act) -> Result<Vec<u8>> {
+        self.order(act, &self.officers.iter().take(2).collect::<Vec<_>>())
+    }
+}
+
+pub(super) fn signed_by(key: &SigningKey, text: &str) -> Result<Note> {
+    Ok(Note::new(text, vec![key.sign(text)?])?)
+}
