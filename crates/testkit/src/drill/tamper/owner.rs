@@ -94,7 +94,7 @@ impl Stage<'_> {
         let mut random = random(self.seed, u64::from(trial) + 1);
         let dir = self.dir.join(format!("trial-{trial}"));
         let number = (trial / 2) as usize;
-        let (kind, outcome) = if trial % 2 == 0 {
+        let (kind, outcome) = if trial.is_multiple_of(2) {
             let (kind, attack) = ATTACKS[number % ATTACKS.len()];
             (format!("attack: {kind}"), self.attack(&dir, attack, &mut random))
         } else {

@@ -108,7 +108,7 @@ pub(super) fn put_class(dir: &Path, class: RetentionId, retention: u64, keep_s: 
     let db = Database::open(dir)?;
     let [high, low] = class.get().to_be_bytes();
     let mut value = vec![1];
-    [retention, keep_s, purged_to].iter().for_each(|field| value.extend(field.to_be_bytes()));
+    value.extend([retention, keep_s, purged_to].iter().flat_map(|field| field.to_be_bytes()));
     db.put("pending", &[b'c', high, low], &sealed(value))?;
     db.close()
 }

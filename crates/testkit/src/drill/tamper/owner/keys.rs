@@ -55,17 +55,20 @@ impl Keys {
 
     /// The trust file, which asks for one of two witnesses.
     pub(super) fn trust(&self, live_witness: &str, without: Option<Without>) -> String {
-        let mut text = format!("log {}\n", self.log.verifier());
-        if without != Some(Without::Recovery) {
-            text += &format!("recovery {}\n", self.recovery.verifier());
-        }
-        if without != Some(Without::Officers) {
-            text.extend(self.officers.iter().map(|officer| format!("officer {}\n", officer.verifier())));
-        }
-        text += live_witness;
-        text += &format!("witness {WITNESS} {}\n", self.witness.verifier());
+        let recovery = match without {
+            Some(Without::Recovery) => String::new(),
+            _ => format!("recovery {}\n", self.recovery.verifier()),
+        };
+        let officers: String = match without {
+            Some(Without::Officers) => String::new(),
+            _ => self.officers.iter().map(|officer| format!("officer {}\n", officer.verifier())).collect(),
+        };
         let quorum = if without == Some(Without::Quorum) { "none" } else { "one" };
-        text + &format!("group one any w1 {WITNESS}\nquorum {quorum}\n")
+        let (log, witness) = (self.log.verifier(), self.witness.verifier());
+        format!(
+            "log {log}\n{recovery}{officers}{live_witness}witness {WITNESS} {witness}\n\
+             group one any w1 {WITNESS}\nquorum {quorum}\n"
+        )
     }
 
     pub(super) fn checkpoint(&self, size: u64, root: NodeHash) -> String {
