@@ -44,7 +44,8 @@ fn another_history(dir: &Path) -> TempDir {
 }
 
 fn lines(word: &str, count: u32) -> String {
-    (0..count).map(|number| format!("{word} {number}\n")).collect()
+    let lines: Vec<String> = (0..count).map(|number| format!("{word} {number}\n")).collect();
+    lines.concat()
 }
 
 #[test]

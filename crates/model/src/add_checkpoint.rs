@@ -83,6 +83,8 @@ impl fmt::Display for AddCheckpoint {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{
         note::{KeyKind, SigningKey},
@@ -123,6 +125,19 @@ mod tests {
         }
         for end in 0..text.len() {
             assert!(AddCheckpoint::parse(&text.as_bytes()[..end]).is_err(), "cut at {end}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_one_spelling_is_read(at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
+            let mut bytes = example(2).to_string().into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let start = cut.index(bytes.len()) % 8;
+            if let Ok(read) = AddCheckpoint::parse(&bytes[start..]) {
+                prop_assert_eq!(read.to_string().into_bytes(), &bytes[start..]);
+            }
         }
     }
 }

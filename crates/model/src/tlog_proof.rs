@@ -94,6 +94,8 @@ impl fmt::Display for TlogProof {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{
         checkpoint::Checkpoint,
@@ -152,6 +154,19 @@ mod tests {
         assert_eq!(TlogProof::parse(&vec![b'\n'; FILE_MAX_BYTES + 1]), Err(TlogProofError::TooLong));
         for end in 0..text.len() {
             assert!(TlogProof::parse(&text.as_bytes()[..end]).is_err(), "cut at {end}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_one_spelling_is_read(at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
+            let mut bytes = example(b"more").to_string().into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let start = cut.index(bytes.len()) % 8;
+            if let Ok(read) = TlogProof::parse(&bytes[start..]) {
+                prop_assert_eq!(read.to_string().into_bytes(), &bytes[start..]);
+            }
         }
     }
 }

@@ -35,6 +35,9 @@ use crate::{
     verdict::{self, Verdict},
 };
 
+/// Name of the records until all of them are verified.
+const UNFINISHED: &str = "records.jsonl.unfinished";
+
 /// Why nothing was exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
@@ -116,7 +119,7 @@ impl Tree {
 /// Verifies the file once more while it writes what it holds into `folder`, which must be new or empty. Nothing stays there
 /// under its name unless all of it was verified.
 pub fn export<R: Read + Seek>(
-    mut input: R,
+    input: R,
     policy: &Policy,
     verdict: &Verdict,
     tree: &Tree,
@@ -130,9 +133,30 @@ pub fn export<R: Read + Seek>(
     if fs::read_dir(folder).map_err(write(folder))?.next().is_some() {
         return Err(ExportError::NotEmpty(folder.to_owned()));
     }
+    fill(input, policy, verdict, tree, folder).inspect_err(|_| {
+        // What was written is not verified. It was empty, so all there is, is ours.
+        for name in ["proofs", "tokens"] {
+            let _ = fs::remove_dir_all(folder.join(name));
+        }
+        let _ = fs::remove_file(folder.join(UNFINISHED));
+    })
+}
+
+/// Fills an empty folder.
+fn fill<R: Read + Seek>(
+    mut input: R,
+    policy: &Policy,
+    verdict: &Verdict,
+    tree: &Tree,
+    folder: &Path,
+) -> Result<(), ExportError> {
+    let write = |path: &Path| {
+        let path = path.to_owned();
+        move |error| ExportError::Write { path, error }
+    };
     let proofs = folder.join("proofs");
     fs::create_dir(&proofs).map_err(write(&proofs))?;
-    let unfinished = folder.join("records.jsonl.unfinished");
+    let unfinished = folder.join(UNFINISHED);
     let records = BufWriter::new(File::create_new(&unfinished).map_err(write(&unfinished))?);
     let note = Note::parse(&verdict.report.checkpoint.note)?;
     let mut exporter = Exporter { verdict, tree, note, proofs, records, error: None };
@@ -183,7 +207,7 @@ impl Exporter<'_> {
     fn write(&mut self, record: &RecordView<'_>, link: &RecordLink) -> Result<(), ExportError> {
         let object = safe_json(&self.object(record));
         let write = |path: PathBuf| move |error| ExportError::Write { path, error };
-        let file = self.proofs.with_file_name("records.jsonl.unfinished");
+        let file = self.proofs.with_file_name(UNFINISHED);
         writeln!(self.records, "{object}").map_err(write(file))?;
         let seq = record.envelope.seq.get();
         let hashes = self.tree.inclusion(seq, self.verdict.report.checkpoint.size);

@@ -65,7 +65,7 @@ fn refused(refusal: &Refusal) -> Response {
     let status = match refusal {
         Refusal::Body(AddCheckpointError::TooLong) => StatusCode::PAYLOAD_TOO_LARGE,
         // An empty tree can't have another root, as a wrong proof can't lead to it.
-        Refusal::Inconsistent(_) | Refusal::Sign(_) | Refusal::Checkpoint(CheckpointError::EmptyRoot) => {
+        Refusal::Checkpoint(CheckpointError::EmptyRoot) | Refusal::Inconsistent(_) | Refusal::Sign(_) => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
         Refusal::Body(_) | Refusal::Checkpoint(_) | Refusal::Backwards { .. } => StatusCode::BAD_REQUEST,

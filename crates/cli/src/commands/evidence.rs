@@ -138,6 +138,11 @@ pub(crate) async fn run(args: EvidenceArgs, global: &GlobalArgs) -> Result<ExitC
         }
     }
     sink.finish()?;
+    if args.policy.is_none() {
+        tell(
+            "verified by the server's own trust file only: whoever relies on it verifies by one of their own (--policy)",
+        );
+    }
     let code = verdict.exit_code();
     if code != EXIT_PROVED {
         tell("the file was written, and does not prove all that it might: see above");

@@ -198,7 +198,9 @@ impl Judge {
             let (found, expected) = (&walked.origin, &self.origin);
             return Err(Failure::Usage(format!("this is the journal {found}, the trust file is for {expected}")));
         }
-        remarks.into_iter().for_each(|remark| trust.remark(remark));
+        for remark in remarks {
+            trust.remark(remark);
+        }
         let outcome = verdict::judge(trust, walked.records, now);
         let is_accepted = matches!(outcome.verdict, Verdict::Intact | Verdict::Stale(verdict::Stale::Old { .. }));
         if let Some(unusable) = trust.unusable()
@@ -269,50 +271,47 @@ async fn once(
         None => views::Had::default(),
     };
     let trust = judge.as_ref().map(|judge| Trust::new(judge.policy.clone()));
-    let (mut walked, now) = match &args.db {
-        Some(dir) => {
-            if let Some(judge) = &judge {
-                had.shown.extend(views::published(dir, &judge.origin));
-            }
-            let demands = Demands { noted, trust, shown: had.shown, ..Demands::default() };
-            let now = args.now.unwrap_or_else(unix_now);
-            (tokio::task::block_in_place(|| walk::local(dir, demands, bar))?, now)
+    let (mut walked, now) = if let Some(dir) = &args.db {
+        if let Some(judge) = &judge {
+            had.shown.extend(views::published(dir, &judge.origin));
         }
-        None => {
-            let (connection, guard) = global.connect_guarded().await?;
-            if let (Some(judge), Some(guard)) = (&judge, &guard)
-                && let Ok(shown) =
-                    views::read(&guard.remembered(), Holder::Remembered("of this account".into()), &judge.origin)
-            {
-                had.shown.push(shown);
-            }
-            if let Some(judge) = &judge {
-                // Before the head is asked for: the journal then holds all that they cover.
-                let (shown, missing) = walk::served(&connection, &judge.origin).await?;
-                had.shown.extend(shown);
-                had.missing.extend(missing);
-            }
-            let now = args.now.unwrap_or_else(unix_now);
-            let mut walker = walk::first(&connection.head().await?)?;
-            if let Some((size, chain)) = noted {
-                walker = walker.meeting(size, chain);
-            }
-            if let Some(trust) = trust {
-                walker = walker.held_to(trust);
-            }
-            walk::expect(&connection, &mut walker, had.shown).await?;
-            let progress = |walker: &Walker, total: u64| {
-                bar.set_length(total);
-                bar.set_position(walker.state().size);
-                Ok(())
-            };
-            let bytes = walk::explained(&connection, &mut walker, &args.reason, progress).await?;
-            // Last: where a journal was altered is worth more than that it does not continue what is remembered.
-            if let (Some(guard), None) = (guard, &judge) {
-                guard.look(&connection).await?;
-            }
-            (walk::walked(&walker, bytes), now)
+        let demands = Demands { noted, trust, shown: had.shown, ..Demands::default() };
+        let now = args.now.unwrap_or_else(unix_now);
+        (tokio::task::block_in_place(|| walk::local(dir, demands, bar))?, now)
+    } else {
+        let (connection, guard) = global.connect_guarded().await?;
+        if let (Some(judge), Some(guard)) = (&judge, &guard)
+            && let Ok(shown) =
+                views::read(&guard.remembered(), Holder::Remembered("of this account".into()), &judge.origin)
+        {
+            had.shown.push(shown);
         }
+        if let Some(judge) = &judge {
+            // Before the head is asked for: the journal then holds all that they cover.
+            let (shown, missing) = walk::served(&connection, &judge.origin).await?;
+            had.shown.extend(shown);
+            had.missing.extend(missing);
+        }
+        let now = args.now.unwrap_or_else(unix_now);
+        let mut walker = walk::first(&connection.head().await?)?;
+        if let Some((size, chain)) = noted {
+            walker = walker.meeting(size, chain);
+        }
+        if let Some(trust) = trust {
+            walker = walker.held_to(trust);
+        }
+        walk::expect(&connection, &mut walker, had.shown).await?;
+        let progress = |walker: &Walker, total: u64| {
+            bar.set_length(total);
+            bar.set_position(walker.state().size);
+            Ok(())
+        };
+        let bytes = walk::explained(&connection, &mut walker, &args.reason, progress).await?;
+        // Last: where a journal was altered is worth more than that it does not continue what is remembered.
+        if let (Some(guard), None) = (guard, &judge) {
+            guard.look(&connection).await?;
+        }
+        (walk::walked(&walker, bytes), now)
     };
     let outcome = match &mut judge {
         Some(judge) => judge.judge(&mut walked, now, had.missing)?,

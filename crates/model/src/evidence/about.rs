@@ -117,7 +117,7 @@ pub struct Attachment {
     pub kind: Kind,
     /// A file name: see [`is_attachment_name`].
     pub name: String,
-    /// Its bytes.
+    /// Its bytes; none in a report of what this version does not read.
     pub bytes: Vec<u8>,
 }
 

@@ -94,12 +94,12 @@ impl Kind {
     pub const fn max_bytes(self) -> usize {
         match self {
             Self::About => 128 << 10,
-            Self::Rotation | Self::Checkpoint | Self::End => 64 << 10,
+            Self::Rotation | Self::Checkpoint | Self::Token | Self::End => 64 << 10,
             Self::Earlier => 72 << 10,
             Self::Run => 1 << 10,
             Self::Records => 4 << 20,
             Self::Edge | Self::Counters => 8 << 10,
-            Self::Trust | Self::Token | Self::Head | Self::Register => 1 << 20,
+            Self::Trust | Self::Head | Self::Register => 1 << 20,
             Self::Tools => 64,
         }
     }

@@ -252,7 +252,9 @@ impl Verifier {
         if !self.names.insert(attachment.name.to_ascii_lowercase()) {
             return Err(Finding::AttachmentTwice);
         }
-        self.attachments.push(attachment);
+        // What this version does not read is not kept either: its name alone is reported.
+        let bytes = if attachment.kind == Kind::Token { attachment.bytes } else { Vec::new() };
+        self.attachments.push(Attachment { bytes, ..attachment });
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 use std::fmt::Write as _;
 
+use proptest::prelude::*;
+
 use super::{parse::Fault, *};
 use crate::{
     note::{KeyKind, SigningKey},
@@ -222,4 +224,18 @@ fn at_least_32_of_each_are_taken() {
     assert_eq!((policy.logs().len(), policy.witnesses().len(), policy.groups.len()), (200, 200, 200));
     // Through two hundred groups, without recursion.
     assert!(policy.is_quorum(&[(0, 5)], 0) && !policy.is_quorum(&[(0, 5)], 6));
+}
+
+proptest! {
+    #[test]
+    fn what_is_read_is_written_alike(cuts in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)) {
+        let mut bytes = file(6, GROUPS).into_bytes();
+        for (at, byte) in cuts {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(policy) = Policy::parse(&bytes) {
+            prop_assert_eq!(Policy::parse(&policy.to_bytes()), Ok(policy));
+        }
+    }
 }

@@ -158,19 +158,15 @@ impl<'a> Audit<'a> {
                         shout(&format!("{failure}. Trying again every {} s", self.options.every.as_secs()));
                     }
                     service::reached(false);
-                    match self.unheard() {
-                        Some(verdict) => {
-                            let remarks = vec![format!("nothing new was had: {failure}")];
-                            let outcome = Outcome { verdict, accepted: None, remarks };
-                            let walked = walk::walked(&self.walker, 0);
-                            let answer = tell::outcome(&walked, &outcome, began.elapsed(), format);
-                            (outcome.verdict, answer)
-                        }
-                        None => {
-                            sleep(self.options.every).await;
-                            continue;
-                        }
-                    }
+                    let Some(verdict) = self.unheard() else {
+                        sleep(self.options.every).await;
+                        continue;
+                    };
+                    let remarks = vec![format!("nothing new was had: {failure}")];
+                    let outcome = Outcome { verdict, accepted: None, remarks };
+                    let walked = walk::walked(&self.walker, 0);
+                    let answer = tell::outcome(&walked, &outcome, began.elapsed(), format);
+                    (outcome.verdict, answer)
                 }
                 Err(Stopped::Failed(failure)) => return Err(failure),
             };
@@ -224,12 +220,12 @@ impl<'a> Audit<'a> {
         had.shown.extend(shown);
         had.missing.extend(missing);
         let now = self.options.now.unwrap_or_else(unix_now);
-        let head = connection.head().await?;
-        let (size, chain) = (head.size, chain_hash(&head)?);
+        let served = connection.head().await?;
+        let (size, chain) = (served.size, chain_hash(&served)?);
         let (before, walked_chain) = (self.walker.state().size, self.walker.state().chain);
-        if head.origin != self.judge.origin {
+        if served.origin != self.judge.origin {
             let what =
-                format!("the server has the journal {}, the trust file is for {}", head.origin, self.judge.origin);
+                format!("the server has the journal {}, the trust file is for {}", served.origin, self.judge.origin);
             return Err(Failure::Usage(what).into());
         }
         if size < before {
@@ -245,7 +241,7 @@ impl<'a> Audit<'a> {
         }
         if before == 0 {
             // What the journal succeeds is not in the trust file, and makes its genesis.
-            self.walker = Walker::whole(walk::genesis(&head)?).held_to(Trust::new(self.judge.policy.clone()));
+            self.walker = Walker::whole(walk::genesis(&served)?).held_to(Trust::new(self.judge.policy.clone()));
         }
         if let Some(trust) = self.walker.trust_mut() {
             trust.look_again();

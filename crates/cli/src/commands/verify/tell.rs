@@ -1,11 +1,11 @@
 //! The verdict, for people and for programs.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 use sigillo_model::{
-    audit::{Fault, Finding},
+    audit::{Fault, Finding, Removed},
     verdict::{Outcome, Stale, Verdict},
 };
 
@@ -75,6 +75,10 @@ fn as_json(walked: &Walked, outcome: &Outcome, took: Duration) -> Vec<u8> {
         put("quorum_age_seconds", json!(age));
         put("reason", stale.to_string().into());
     }
+    if !walked.removed.is_nothing() {
+        let Removed { erased, partly, purged, by_officers, .. } = &walked.removed;
+        put("removed", json!({ "erased": erased, "partly": partly, "purged": purged, "by_officers": by_officers }));
+    }
     if walked.trust.is_some() {
         put("remarks", json!(outcome.remarks));
     }
@@ -82,7 +86,7 @@ fn as_json(walked: &Walked, outcome: &Outcome, took: Duration) -> Vec<u8> {
 }
 
 fn as_text(walked: &Walked, outcome: &Outcome, took: Duration) -> String {
-    let Walked { origin, records, bytes, chain, root, trust } = walked;
+    let Walked { origin, records, bytes, chain, root, trust, .. } = walked;
     let figures = format!("{records} records, {bytes} bytes, {:.2} s", took.as_secs_f64());
     let first = match &outcome.verdict {
         Verdict::Stale(stale) => format!("stale: {}\nwalked  {figures}, all in order", escape(stale.to_string())),
@@ -93,16 +97,16 @@ fn as_text(walked: &Walked, outcome: &Outcome, took: Duration) -> String {
     };
     let mut text = format!("{first}\norigin  {}\nchain   {chain}\n", escape(origin.as_str()));
     if trust.is_some() {
-        text += &format!("root    {root}\n");
+        let _ = writeln!(text, "root    {root}");
     }
     if let Some(accepted) = &outcome.accepted {
         let time = accepted.quorum_time.map_or("by a trust file that asks for no witness".to_owned(), |time| {
             format!("cosigned by the quorum at {}", rfc3339(time.saturating_mul(1_000_000_000), &TimeZone::UTC))
         });
-        text += &format!("checkpoint  {} records, {time}\n", accepted.checkpoint.size);
+        let _ = writeln!(text, "checkpoint  {} records, {time}", accepted.checkpoint.size);
     }
-    for remark in &outcome.remarks {
-        text += &format!("note: {}\n", escape(remark));
+    for remark in gone(&walked.removed).iter().chain(&outcome.remarks) {
+        let _ = writeln!(text, "note: {}", escape(remark));
     }
     match &outcome.verdict {
         Verdict::Stale(Stale::Old { .. }) => {
@@ -119,6 +123,20 @@ fn as_text(walked: &Walked, outcome: &Outcome, took: Duration) -> String {
         Verdict::Intact | Verdict::Altered(_) => {}
     }
     text
+}
+
+/// What is gone, in words; on whose word it is lawful.
+fn gone(removed: &Removed) -> Option<String> {
+    if removed.is_nothing() {
+        return None;
+    }
+    let Removed { erased, partly, purged, by_officers, .. } = removed;
+    let word = if *by_officers {
+        "two officers of the trust file have signed each order"
+    } else {
+        "that officers ordered it is the provider's word: the trust file names none"
+    };
+    Some(format!("{erased} records were erased whole, {partly} in part, and {purged} purged when due; {word}"))
 }
 
 /// The first place that does not fit.
@@ -141,15 +159,18 @@ pub(super) fn altered(finding: &Finding, remarks: &[String], format: Format) -> 
         Format::Text => {
             let mut text = format!("altered: {}\n", escape(finding.to_string()));
             if missed.is_some() {
-                text += &if *from == 0 {
-                    "Any record below may be touched: no signed checkpoint that somebody else vouches for was met before.\n".to_owned()
+                if *from == 0 {
+                    text += "Any record below may be touched: no signed checkpoint that somebody else vouches for was met \
+                             before.\n";
                 } else {
-                    format!("Every record below {from} is proved unaltered by a checkpoint that was met.\n")
-                };
+                    // Writing to a string does not fail.
+                    let _ =
+                        writeln!(text, "Every record below {from} is proved unaltered by a checkpoint that was met.");
+                }
                 text += "Keep this database and the checkpoint as they are: together they are the evidence.\n";
             }
             for remark in remarks {
-                text += &format!("note: {}\n", escape(remark));
+                let _ = writeln!(text, "note: {}", escape(remark));
             }
             text.into_bytes()
         }
@@ -177,6 +198,7 @@ mod tests {
             chain: ChainHash::new([0xab; 32]),
             root: NodeHash::new([0xcd; 32]),
             trust: None,
+            removed: Removed::default(),
         }
     }
 
@@ -207,6 +229,13 @@ mod tests {
         );
         let json: Value = serde_json::from_str(&told(stale(), Format::Json)).unwrap();
         assert_eq!((&json["size"], &json["known_size"]), (&json!(12), &json!(20)), "{json}");
+        let less = Walked { removed: Removed { erased: 2, purged: 5, ..Removed::default() }, ..walked() };
+        let plain = Outcome { verdict: Verdict::Intact, accepted: None, remarks: Vec::new() };
+        let said = text(outcome(&less, &plain, Duration::ZERO, Format::Text));
+        assert!(
+            said.contains("2 records were erased whole, 0 in part, and 5 purged") && said.contains("provider's word"),
+            "{said}"
+        );
         let old = told(Verdict::Stale(Stale::Old { have: 12, known: 9, time: 100, now: 1_000 }), Format::Text);
         assert!(old.contains("for 9 records, is 900 s old") && old.contains("--now"), "{old}");
     }

@@ -115,10 +115,10 @@ impl Case {
         let mut content = vec![0x1a];
         let mut left = length;
         while left > 127 {
-            content.push((left & 127) as u8 | 128);
+            content.push(u8::try_from(left & 127).unwrap() | 128);
             left >>= 7;
         }
-        content.push(left as u8);
+        content.push(u8::try_from(left).unwrap());
         content.extend(text.bytes());
         self.append("journal", Class::Journal, vec![content]).await;
     }

@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 use sigillo_client::{ClientError, Code, Connection};
 use sigillo_journal::verify::{Demands, VerifyError, verify_demanding};
 use sigillo_model::{
-    audit::{Fault, Finding, Holder, Shown, Trust, Walker},
+    audit::{Fault, Finding, Holder, Removed, Shown, Trust, Walker},
     ids::{ChainHash, NodeHash, Origin},
     proof::verify_consistency,
     state::JournalState,
@@ -29,6 +29,8 @@ pub(super) struct Walked {
     pub(super) chain: ChainHash,
     pub(super) root: NodeHash,
     pub(super) trust: Option<Trust>,
+    /// What is gone, and lawfully so.
+    pub(super) removed: Removed,
 }
 
 /// Why a walk did not come to a good end.
@@ -58,6 +60,7 @@ pub(super) fn local(dir: &Path, demands: Demands, bar: &ProgressBar) -> Result<W
             chain: report.head.chain,
             root: report.head.root,
             trust: report.trust,
+            removed: report.removed,
         }),
         Err(VerifyError::Altered(finding)) => Err(Stopped::Altered(finding)),
         Err(VerifyError::Unreadable(what)) => Err(Stopped::Failed(Failure::Unreadable(what))),
@@ -188,6 +191,8 @@ pub(super) fn walked(walker: &Walker, bytes: u64) -> Walked {
         chain: state.chain,
         root: state.tree.root(),
         trust: walker.trust().cloned(),
+        // Asked for before: nothing is gone without an explanation.
+        removed: walker.removed().cloned().unwrap_or_default(),
     }
 }
 
