@@ -5,22 +5,25 @@
 //! record that the drill names, and knows the verdict and its place by its own reckoning.
 //!
 //! # That each check is needed
-//! `--without` takes away what a check works with; the drill then fails. In the code of the verifier the checks stand here;
-//! with any of them taken out the drill fails as well:
+//! `--without` takes away what a check works with, and the drill fails. It fails as well when one of these lines is taken out
+//! of the verifier:
 //!
-//! | check | where | fails |
+//! | check | line | what is no longer found |
 //! |---|---|---|
-//! | signed roots are met | `model/audit.rs`: `trust.meet` in `Walker::check` | all that is chained anew |
-//! | up to where all is proved | `model/audit/trust.rs`: `self.proved = …` in `Trust::hold` | the same: another place is named |
-//! | kept checkpoints | `journal/verify.rs`: `expect_kept` in `Verification::run` | a kept checkpoint replaced |
-//! | more records were known | `model/verdict.rs`: `Stale::Shorter` in `judge` | the end cut off, an earlier day |
-//! | the newest quorum is new | `model/verdict.rs`: `Stale::Old` in `age` | an earlier day |
-//! | two roots of one size | `model/audit/trust.rs`: `twice` in `Trust::check_one_root` | a second root |
-//! | what is gone is explained | `journal/verify.rs`: `walker.removed()` | all erasures and purges |
-//! | two officers have signed | `model/statement.rs`: `Order::check` | too few officers |
-//! | a purge is due | `model/audit/removals.rs`: `due_to` in `Removals::purge` | purged before the time |
-//! | counters records are true | `model/audit.rs`: `check_counters` in `Walker::check` | a counters record that lies |
-//! | numbers go on | `model/audit.rs`: `previous_hash`, `step_tenants` | counters used twice or skipped |
+//! | signed roots are met | `model/audit.rs`, `Walker::check`: `trust.meet` | all that is chained anew; and nothing is intact |
+//! | the place is narrow | `model/audit/trust.rs`, `Trust::hold`: `self.proved = …` | the same, at its place |
+//! | kept checkpoints | `journal/verify.rs`, `Verification::run`: `expect_kept` | a kept checkpoint replaced |
+//! | keys of kept checkpoints | `model/audit/trust.rs`, `Trust::sort`: the arm of `Holder::Journal` | one of a stranger's key |
+//! | two roots of one size | `model/audit/trust.rs`, `Trust::check_one_root`: `twice` | a second root signed |
+//! | more records were known | `model/verdict.rs`, `judge`: `Stale::Shorter` | the end cut off, a state of an earlier day |
+//! | the newest quorum is new | `model/verdict.rs`, `age`: `Stale::Old` | a state of an earlier day |
+//! | what is gone is explained | `journal/verify.rs`, `Verification::run`: `walker.removed()` | every erasure and purge |
+//! | two officers have signed | `model/statement.rs`, `Order::check`: `second` | one officer's order |
+//! | a purge is due | `model/audit/removals.rs`, `Removals::purge`: `due_to` | purged before the time |
+//! | a purge has its retention statement | the same: `in_force` | purged without a lawful one |
+//! | counters records are true | `model/audit.rs`, `Walker::check`: `check_counters` | a counters record that lies |
+//! | a source's numbers go on | `model/audit.rs`: `previous_hash` | counters used twice or skipped |
+//! | a tenant's numbers go on | `model/audit.rs`: `step_tenants` | the same |
 
 mod attacks;
 mod controls;

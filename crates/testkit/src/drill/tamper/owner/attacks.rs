@@ -135,11 +135,11 @@ impl Scene<'_> {
         let mut own = BTreeSet::new();
         for size in chosen.into_iter().chain([replay.state.size]) {
             let root = replay.roots.get(&size).context("there is no root of this size")?;
-            notes.insert(size, keys.signed(size, *root)?);
+            notes.insert(size, keys.signed(size, *root, self.hands.now)?);
             own.insert(size);
         }
         let (size, root) = (replay.state.size, replay.state.tree.root());
-        disk::publish(self.dir, &keys.origin, size, &root, &keys.signed(size, root)?)?;
+        disk::publish(self.dir, &keys.origin, size, &root, &keys.signed(size, root, self.hands.now)?)?;
         Ok(own)
     }
 
@@ -182,6 +182,6 @@ impl Scene<'_> {
 struct Vouched {
     /// Those that witnesses have cosigned.
     kept: BTreeSet<u64>,
-    /// Those that only the log has signed.
+    /// Those that only the log has signed, of all that the trust file names.
     own: BTreeSet<u64>,
 }

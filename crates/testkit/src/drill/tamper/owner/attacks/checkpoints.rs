@@ -1,17 +1,17 @@
 //! Checkpoints: those that the journal keeps, those that the log's key can make, and those of earlier days.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result};
 use rand::{Rng, seq::IteratorRandom};
-use sigillo_model::{ids::NodeHash, rotation::Rotation};
+use sigillo_model::{checkpoint::Checkpoint, ids::NodeHash, note::Note, rotation::Rotation};
 
 use super::{
     super::{
         super::image::copy_linked,
         disk,
         hands::{Expected, View},
-        keys::signed_by,
+        keys::{at_another_time, signed_by},
     },
     Kept, Made, Scene, history,
 };
@@ -27,7 +27,7 @@ pub(super) fn two_roots(scene: &mut Scene<'_>) -> Result<Made> {
     history::rewrite_content(scene, Kept::SameSizes)
 }
 
-/// By one of a wrong root, or of a key that is not the log's, named by a forged change of the log's key or by nothing.
+/// By one of a wrong root, or with a cosignature whose time was changed, or of a key that is not the log's, named by a forged change of the log's key or by nothing.
 pub(super) fn replaced(scene: &mut Scene<'_>) -> Result<Made> {
     let keys = &scene.image.keys;
     let mut notes = scene.image.notes.clone();
@@ -38,10 +38,10 @@ pub(super) fn replaced(scene: &mut Scene<'_>) -> Result<Made> {
         hands.range(..size).next_back().copied().max(kept).unwrap_or(0)
     };
     let root = scene.image.notes.get(&size).context("there is one")?;
-    let root = sigillo_model::checkpoint::Checkpoint::parse(root.text())?.root;
-    match scene.random.random_range(0..3) {
+    let root = Checkpoint::parse(root.text())?.root;
+    match scene.random.random_range(0..4) {
         0 => {
-            notes.insert(size, keys.signed(size, NodeHash::new(scene.random.random()))?);
+            notes.insert(size, keys.signed(size, NodeHash::new(scene.random.random()), scene.hands.now)?);
             disk::keep(scene.dir, &notes)?;
             // The newest one lies beside the database too, as it was published.
             let is_published = scene.image.notes.keys().next_back() == Some(&size);
@@ -50,6 +50,13 @@ pub(super) fn replaced(scene: &mut Scene<'_>) -> Result<Made> {
             Ok(Made { expected, first: None, notes_only: true })
         }
         1 => {
+            // A witness's own signature, said to be newer than it is.
+            let genuine = notes.get(&size).context("there is one")?;
+            notes.insert(size, at_another_time(genuine, scene.hands.now)?);
+            disk::keep(scene.dir, &notes)?;
+            Ok(Made { expected: Expected::at(below(scene, size), Some(size)), first: None, notes_only: true })
+        }
+        2 => {
             notes.insert(size, signed_by(&keys.strange_log, &keys.checkpoint(size, root))?);
             disk::keep(scene.dir, &notes)?;
             Ok(Made { expected: Expected::at(below(scene, size), Some(size)), first: None, notes_only: true })
@@ -98,6 +105,14 @@ pub(super) fn earlier(scene: &mut Scene<'_>) -> Result<Made> {
         scene.hands.remembered =
             image.notes.range(..=size).map(|(size, _)| *size).choose(scene.random).into_iter().collect();
         scene.hands.now += LATER_S;
+        // A fresh cosignature that only has a witness's name makes it no newer.
+        let mut notes: BTreeMap<u64, Note> =
+            image.notes.range(..=size).map(|(size, note)| (*size, note.clone())).collect();
+        let note = notes.get_mut(&size).context("there is one")?;
+        image.keys.cosign_falsely(note, scene.hands.now)?;
+        let root = Checkpoint::parse(note.text())?.root;
+        disk::publish(scene.dir, &image.keys.origin, size, &root, note)?;
+        disk::keep(scene.dir, &notes)?;
         Expected::Stale { size, known: size, aged: true }
     } else {
         Expected::Stale { size, known, aged: false }
