@@ -183,7 +183,7 @@ fn faulty_lines_are_named() {
     expect("quorum none none\n", |fault| matches!(fault, Fault::Words(_)));
     expect("quorum none\r\n", |fault| matches!(fault, Fault::Control));
     expect("# \u{1}\n", |fault| matches!(fault, Fault::Control));
-    expect("Quorum none\n", |fault| matches!(fault, Fault::Keyword(_)));
+    expect("Quorum none\n", |fault| matches!(fault, Fault::Keyword));
     expect("log\n", |fault| matches!(fault, Fault::Words(_)));
     expect("log x+y+z\n", |fault| matches!(fault, Fault::Key(_)));
     expect("tsa AB\n", |fault| matches!(fault, Fault::Hash));
