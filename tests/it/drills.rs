@@ -30,3 +30,11 @@ fn every_edit_is_found_and_no_control_is() {
     let (output, said) = drill("tamper --trials 20 --records 5000 --seed 22");
     assert!(output.status.success() && said.ends_with("\n40 passed, 0 failed\n"), "{said}");
 }
+
+#[test]
+fn nothing_is_withheld_from_complete_evidence_unseen() {
+    let (output, said) = drill("omission --trials 72 --seed 23");
+    assert!(output.status.success() && said.ends_with("\n144 passed, 0 failed\n"), "{said}");
+    let attacks: Vec<&str> = said.lines().filter(|line| line.starts_with("attack: ")).collect();
+    assert!(attacks.len() == 18 && attacks.iter().all(|line| line.ends_with(" 4      0")), "{said}");
+}

@@ -87,7 +87,9 @@ impl Gone {
                 }
             },
             Some(Ok(Statement::Purge(purge))) => {
-                let kept = self.kept.get(&purge.retention).filter(|kept| kept.class == purge.class);
+                // The newest policy holds: an older one may have kept shorter.
+                let newest = self.kept.iter().rev().find(|(_, kept)| kept.class == purge.class);
+                let kept = newest.filter(|(at, _)| **at == purge.retention).map(|(_, kept)| kept);
                 if let Some(due) = kept.and_then(|kept| kept.due_before(envelope.receipt_time)) {
                     self.purged.push(Purged { from: purge.from, to: purge.to, retention: purge.class, due });
                 }
