@@ -207,10 +207,10 @@ fn names_are_those_of_the_ids() {
 }
 
 #[test]
-fn who_never_sent_anything_is_complete_with_nothing_by_nobodys_entry() {
+fn that_somebody_never_sent_anything_is_not_shown_by_another_ones_entry() {
     let journal = journal();
     let mut case = Case::complete(&journal, web());
     case.runs[0].key = CounterKey::Source(SourceId::from_name("nobody"));
     (case.runs[0].from, case.runs[0].to) = (0, 0);
-    assert_eq!(fault(&case), RunFault::Counters);
+    assert_eq!(verify(&case.build()), Err(Finding::Section(Kind::Run)));
 }
