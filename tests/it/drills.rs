@@ -45,3 +45,11 @@ fn the_owners_drill_fails_without_what_others_hold() {
         assert!(said.lines().any(|line| line.contains(missed) && line.contains("failed: ")), "{said}");
     }
 }
+
+#[test]
+fn nothing_is_withheld_from_complete_evidence_unseen() {
+    let (output, said) = drill("omission --trials 72 --seed 23");
+    assert!(output.status.success() && said.ends_with("\n144 passed, 0 failed\n"), "{said}");
+    let attacks: Vec<&str> = said.lines().filter(|line| line.starts_with("attack: ")).collect();
+    assert!(attacks.len() == 18 && attacks.iter().all(|line| line.ends_with(" 4      0")), "{said}");
+}

@@ -1,6 +1,7 @@
 //! Drills: faults made on purpose, many and from a seed, against the real programs.
 
 pub mod crash;
+pub mod omission;
 pub mod tamper;
 
 use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng};

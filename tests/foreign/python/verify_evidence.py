@@ -298,7 +298,9 @@ class Verifier:
         first, after, end = fields.number(8), fields.number(8), fields.number(1)
         name = fields.take(fields.number(1))
         fields.end()
-        check(kind in (1, 2) and first <= after and end <= 1, "a run is laid out wrongly")
+        check(kind in (1, 2) and first < after and end <= 1, "a run is laid out wrongly")
+        same = [run for run in self.runs if (run["kind"], run["id"]) == (kind, identity)]
+        check(not same, "two runs are of one source or tenant")
         check(not name or derive(["source id", "tenant id"][kind - 1], name)[:16] == identity, "a name is not that of its id")
         self.runs.append({"kind": kind, "id": identity, "from": first, "to": after, "end": end, "name": name.decode(),
                           "next": first, "last": -1, "fault": None})

@@ -78,7 +78,8 @@ impl Gone {
         match Statement::parse(text, origin) {
             Some(Ok(Statement::Order(order))) if order.check(officers).is_ok() => match order.act {
                 Act::Erase(erasure) => {
-                    for (seq, gone) in erasure.targets {
+                    // Nobody can order that what is not there yet shall go.
+                    for (seq, gone) in erasure.targets.into_iter().filter(|(seq, _)| *seq < envelope.seq.get()) {
                         *self.erased.entry(seq).or_default() |= gone.bits() & PART_BITS;
                     }
                 }
@@ -86,8 +87,10 @@ impl Gone {
                     self.kept.insert(envelope.seq.get(), retention);
                 }
             },
-            Some(Ok(Statement::Purge(purge))) => {
-                let kept = self.kept.get(&purge.retention).filter(|kept| kept.class == purge.class);
+            Some(Ok(Statement::Purge(purge))) if purge.to <= envelope.seq.get() => {
+                // The newest policy holds: an older one may have kept shorter.
+                let newest = self.kept.iter().rev().find(|(_, kept)| kept.class == purge.class);
+                let kept = newest.filter(|(at, _)| **at == purge.retention).map(|(_, kept)| kept);
                 if let Some(due) = kept.and_then(|kept| kept.due_before(envelope.receipt_time)) {
                     self.purged.push(Purged { from: purge.from, to: purge.to, retention: purge.class, due });
                 }

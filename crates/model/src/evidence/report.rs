@@ -100,6 +100,9 @@ pub enum Finding {
         /// Its number.
         count: u64,
     },
+    /// Two runs of one source or tenant.
+    #[error("run {0} is of the same source or tenant as one before it: what lies between two runs could be withheld")]
+    RunTwice(usize),
     /// The checkpoint can't be read.
     #[error("the checkpoint: {0}")]
     CheckpointNote(#[from] NoteError),

@@ -57,7 +57,8 @@ impl Run {
             CounterKey::Source(id) => SourceId::from_name(name) == *id,
             CounterKey::Tenant(id) => TenantId::from_name(name) == *id,
         };
-        if !named || from > to || end > 1 || cursor.remaining() != 0 {
+        // Who has no number is in no counters record: a run of nothing says nothing, and would be called complete.
+        if !named || from >= to || end > 1 || cursor.remaining() != 0 {
             return Err(wrong);
         }
         let name = (!name.is_empty()).then(|| name.to_owned());

@@ -124,7 +124,7 @@ impl Verifier {
             }
             Kind::Checkpoint => self.checkpoint(payload)?,
             Kind::Earlier => self.earlier(payload)?,
-            Kind::Run => self.records.tallies.push(Tally::new(Run::parse(payload)?)),
+            Kind::Run => self.run(Run::parse(payload)?)?,
             Kind::Records => self.records.section(payload, watch)?,
             Kind::Edge => self.root = Some(self.records.edge(payload, watch)?),
             Kind::Counters => self.counters.push(CounterProof::parse(payload)?),
@@ -244,6 +244,16 @@ impl Verifier {
         }
         self.earlier_size = size;
         self.notes.push((size, Sha256::digest(bytes).into()));
+        Ok(())
+    }
+
+    fn run(&mut self, run: Run) -> Result<(), Finding> {
+        let tallies = &mut self.records.tallies;
+        // Each alone may be whole; together they would look so, whatever is left out between them.
+        if tallies.iter().any(|tally| tally.run.key == run.key) {
+            return Err(Finding::RunTwice(tallies.len()));
+        }
+        tallies.push(Tally::new(run));
         Ok(())
     }
 

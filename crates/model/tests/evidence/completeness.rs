@@ -2,7 +2,7 @@
 
 use sigillo_model::{
     class::Class,
-    evidence::{Completeness, Finding, NotShown, Run, RunFault, Signed},
+    evidence::{Completeness, Finding, Kind, NotShown, Run, RunFault, Signed},
     ids::{Count, Seq, SourceId, TenantId},
     statement::counters::CounterKey,
 };
@@ -72,6 +72,30 @@ fn a_middle_run_needs_no_counters_record() {
     case.runs = vec![Run { from: 3, to: 13, reaches_end: false, ..case.runs[0].clone() }];
     case.proofs.clear();
     assert_eq!(verify(&case.build()).unwrap().completeness(), Completeness::CompleteByProvidersWord);
+}
+
+#[test]
+fn two_runs_of_one_id_or_a_run_of_nothing_are_refused() {
+    let journal = journal();
+    let mut case = Case::complete(&journal, web());
+    // Each is whole; number 5 is withheld between them.
+    case.stretches.remove(5);
+    let whole = case.runs[0].clone();
+    let before = Run { to: 5, reaches_end: false, ..whole.clone() };
+    case.runs = vec![before.clone(), Run { from: 6, ..whole.clone() }];
+    case.proofs[0].run = 1;
+    assert_eq!(verify(&case.build()), Err(Finding::RunTwice(1)));
+    // Of different ids they may stand together.
+    let other = Run { key: acme(), from: 0, to: 1, reaches_end: false, name: None };
+    case.runs = vec![before, other];
+    case.proofs.clear();
+    assert!(verify(&case.build()).is_ok());
+    // Nothing is withheld out of nothing.
+    for reaches_end in [false, true] {
+        let mut case = Case::complete(&journal, web());
+        case.runs = vec![Run { from: whole.to, reaches_end, ..whole.clone() }];
+        assert_eq!(verify(&case.build()), Err(Finding::Section(Kind::Run)));
+    }
 }
 
 #[test]
@@ -183,10 +207,10 @@ fn names_are_those_of_the_ids() {
 }
 
 #[test]
-fn who_never_sent_anything_is_complete_with_nothing_by_nobodys_entry() {
+fn that_somebody_never_sent_anything_is_not_shown_by_another_ones_entry() {
     let journal = journal();
     let mut case = Case::complete(&journal, web());
     case.runs[0].key = CounterKey::Source(SourceId::from_name("nobody"));
     (case.runs[0].from, case.runs[0].to) = (0, 0);
-    assert_eq!(fault(&case), RunFault::Counters);
+    assert_eq!(verify(&case.build()), Err(Finding::Section(Kind::Run)));
 }

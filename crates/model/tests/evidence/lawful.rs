@@ -192,13 +192,16 @@ fn statements_of_officers_explain_what_is_gone() {
     let targets = vec![(3, Gone::part(Part::Content)), (4, Gone::RECORD)];
     let erasure = Act::Erase(Erasure { basis: "Art. 17".into(), targets });
     let keep = Act::Keep(Retention { class: Class::Service.retention(), keep_s: 0 });
-    let explained = |signers: &[u8], from: u64, to: u64, class: Class, gone_late: bool| {
+    let explained = |signers: &[u8], from: u64, to: u64, class: Class, gone_late: bool, newer: Option<&Act>| {
         let mut journal = Journal::with(20);
         let mut say = |text: &str| {
             journal.push("journal", "provider", Class::Journal, [None, None, Some(journal::content(text))]);
         };
         say(&order(&erasure, signers));
         say(&order(&keep, signers));
+        if let Some(act) = newer {
+            say(&order(act, signers));
+        }
         // The minute of receipt must have ended.
         (0..100).for_each(|_| say("idle"));
         say(&Purge { from, to, class: class.retention(), retention: 21 }.text(&journal::origin()));
@@ -216,14 +219,19 @@ fn statements_of_officers_explain_what_is_gone() {
     let service = Class::Service;
     let (erased, purged) = (|by| [(3, 4, by), (4, 5, by)], |by| (10, 15, by));
     let all = |erasures, purges| [erased(erasures).to_vec(), vec![purged(purges)]].concat();
-    assert_eq!(explained(&[0, 1], 10, 15, service, false), all(true, true));
+    assert_eq!(explained(&[0, 1], 10, 15, service, false, None), all(true, true));
     // One officer alone, or the same one twice.
-    assert_eq!(explained(&[0], 10, 15, service, false), all(false, false));
-    assert_eq!(explained(&[1, 1], 10, 15, service, false), all(false, false));
+    assert_eq!(explained(&[0], 10, 15, service, false, None), all(false, false));
+    assert_eq!(explained(&[1, 1], 10, 15, service, false, None), all(false, false));
     // Another range, another class.
-    assert_eq!(explained(&[0, 1], 11, 15, service, false), all(true, false));
-    assert_eq!(explained(&[0, 1], 10, 14, service, false), all(true, false));
-    assert_eq!(explained(&[0, 1], 10, 15, Class::Panel, false), all(true, false));
+    assert_eq!(explained(&[0, 1], 11, 15, service, false, None), all(true, false));
+    assert_eq!(explained(&[0, 1], 10, 14, service, false, None), all(true, false));
+    assert_eq!(explained(&[0, 1], 10, 15, Class::Panel, false, None), all(true, false));
+    // A purge of what comes after it.
+    assert_eq!(explained(&[0, 1], 10, 15_000, service, false, None), all(true, false));
+    // By a policy that a newer one has replaced.
+    let longer = Act::Keep(Retention { class: service.retention(), keep_s: 86_400 });
+    assert_eq!(explained(&[0, 1], 10, 15, service, false, Some(&longer)), all(true, false));
     // What nobody ordered.
-    assert_eq!(explained(&[0, 1], 10, 15, service, true).last(), Some(&(19, 20, false)));
+    assert_eq!(explained(&[0, 1], 10, 15, service, true, None).last(), Some(&(19, 20, false)));
 }

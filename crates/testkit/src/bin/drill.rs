@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sigillo_testkit::drill::{Tally, crash, tamper};
+use sigillo_testkit::drill::{Tally, crash, omission, tamper};
 
 #[derive(Parser)]
 #[command(about = "Makes faults on purpose, and sees what becomes of the journal")]
@@ -20,6 +20,8 @@ enum Drill {
     Crash(crash::Options),
     /// Alters journals at random places; each must be found, and no unaltered one may be called altered
     Tamper(tamper::Options),
+    /// Withholds records from evidence that claims to be complete; the verifier must never call it checked
+    Omission(omission::Options),
 }
 
 fn main() -> ExitCode {
@@ -39,5 +41,6 @@ fn run(drill: Drill) -> Result<Tally> {
     match drill {
         Drill::Crash(options) => crash::run(&options),
         Drill::Tamper(options) => tamper::run(&options),
+        Drill::Omission(options) => omission::run(&options),
     }
 }
