@@ -103,9 +103,9 @@ fn damage(bytes: &mut Vec<u8>, others: &[Vec<u8>], dice: &mut Dice) {
             let mut lines: Vec<Vec<u8>> = bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
             let (one, other) = (dice.below(lines.len()), dice.below(lines.len()));
             if dice.below(2) == 0 {
-                lines.swap(one, other)
+                lines.swap(one, other);
             } else {
-                lines.insert(one, lines[other].clone())
+                lines.insert(one, lines[other].clone());
             }
             *bytes = lines.concat();
         }
@@ -128,7 +128,9 @@ fn run(point: &Point, seed: u64) {
     let (name, decode) = *point;
     let seeds = seeds(name);
     assert!(!seeds.is_empty(), "{name} has no seeds");
-    seeds.iter().for_each(|seed| decode(seed));
+    for seed in &seeds {
+        decode(seed);
+    }
     let mut dice = Dice(seed);
     // A file of evidence is verified whole each time.
     let share = if name.starts_with("evidence") { 4 } else { 1 };
