@@ -30,3 +30,18 @@ fn every_edit_is_found_and_no_control_is() {
     let (output, said) = drill("tamper --trials 20 --records 5000 --seed 22");
     assert!(output.status.success() && said.ends_with("\n40 passed, 0 failed\n"), "{said}");
 }
+
+#[test]
+fn every_forgery_of_the_owner_is_found_and_nothing_lawful_is() {
+    let (output, said) = drill("tamper --owner --trials 20 --records 3000 --seed 23");
+    assert!(output.status.success() && said.ends_with("\n40 passed, 0 failed\n"), "{said}");
+}
+
+#[test]
+fn the_owners_drill_fails_without_what_others_hold() {
+    for (without, missed) in [("officers", "erased by an order"), ("kept", "a kept checkpoint replaced")] {
+        let (output, said) = drill(&format!("tamper --owner --trials 20 --records 3000 --seed 23 --without {without}"));
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.lines().any(|line| line.contains(missed) && line.contains("failed: ")), "{said}");
+    }
+}

@@ -30,7 +30,15 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("sigillo", &["sigillo-agent", "sigillo-cli", "sigillo-server"]),
     (
         TESTKIT,
-        &["sigillo-client", "sigillo-journal", "sigillo-query", "sigillo-verify", "sigillo-proto", "sigillo-model"],
+        &[
+            "sigillo-client",
+            "sigillo-http",
+            "sigillo-journal",
+            "sigillo-query",
+            "sigillo-verify",
+            "sigillo-proto",
+            "sigillo-model",
+        ],
     ),
     ("sigillo-witness", &["sigillo-model"]),
     ("xtask", &[]),

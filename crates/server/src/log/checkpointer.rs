@@ -168,8 +168,9 @@ impl Checkpointer {
     }
 
     async fn work(&mut self) -> Result<(), Stop> {
-        let base = self.base().await?;
+        // First: what was published stays so, whatever is found now.
         self.serve_kept().await?;
+        let base = self.base().await?;
         self.greet(base).await?;
         let mut tick = interval(self.parts.interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

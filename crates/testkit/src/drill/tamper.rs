@@ -4,6 +4,7 @@
 mod edits;
 mod flips;
 mod image;
+mod owner;
 mod verdict;
 
 use std::{
@@ -24,6 +25,7 @@ use rand_chacha::ChaCha12Rng;
 use sigillo_journal::{Journal, Options as JournalOptions};
 use tempfile::TempDir;
 
+pub use self::owner::Without;
 use self::{
     edits::{EDITS, Scene},
     image::{Images, copy_all, copy_linked},
@@ -32,18 +34,28 @@ use self::{
 use super::{Tally, random};
 use crate::{config, database::Database};
 
+/// Records of the journal, unless said otherwise.
+const RECORDS: u64 = 100_000;
+
 /// What to do.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
+    /// The attacker owns the database and the log's key, and makes everything fit again; the verifier has a trust file,
+    /// remembered checkpoints and what witnesses show
+    #[arg(long)]
+    pub owner: bool,
+    /// Take away from the verifier what a check works with; the drill must then fail
+    #[arg(long, value_enum, requires = "owner")]
+    pub without: Option<Without>,
     /// How many edits; as many controls come on top
     #[arg(long, default_value_t = 500)]
     pub trials: u32,
     /// From which the journal and every edit follow; by default a random one
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Records of the journal
-    #[arg(long, default_value_t = 100_000)]
-    pub records: u64,
+    /// Records of the journal; by default 100,000, of the owner's 20,000
+    #[arg(long)]
+    pub records: Option<u64>,
     /// Repeat only the trial of this number
     #[arg(long)]
     pub only: Option<u32>,
@@ -72,17 +84,26 @@ const CONTROLS: [(&str, Control); 5] = [
 
 /// Holds the drill.
 pub fn run(options: &Options) -> Result<Tally> {
+    if options.owner {
+        return owner::run(options);
+    }
     let seed = options.seed.unwrap_or_else(rand::random);
-    println!("tamper: seed {seed}, {} edits and as many controls, {} records", options.trials, options.records);
+    let records = options.records.unwrap_or(RECORDS);
+    println!("tamper: seed {seed}, {} edits and as many controls, {records} records", options.trials);
     let began = Instant::now();
     let dir = TempDir::with_prefix("sigillo-tamper-")?;
-    let images = Images::build(dir.path(), options.records, seed).context("the journal could not be built")?;
+    let images = Images::build(dir.path(), records, seed).context("the journal could not be built")?;
     println!("built {} entries in {:.1} s", images.entries.len(), began.elapsed().as_secs_f64());
+    let stage = Stage { images: &images, dir: dir.path(), seed };
+    Ok(hold_all(options, began, |trial| stage.hold(trial)))
+}
 
-    let trials = Trials { images: &images, dir: dir.path(), seed, edits: options.trials, next: AtomicU32::new(0) };
+/// Holds as many trials as are asked for and as many controls, on all cores, and prints what came of each kind. `hold` gives
+/// the kind of a trial, and what was said or what is wrong.
+fn hold_all(options: &Options, began: Instant, hold: impl Fn(u32) -> (String, Result<String>) + Sync) -> Tally {
     let results = Mutex::new(BTreeMap::<String, Tally>::new());
     let one = |trial: u32| {
-        let (kind, outcome) = trials.hold(trial);
+        let (kind, outcome) = hold(trial);
         let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
         results.entry(kind.clone()).or_default().count(outcome.is_ok());
         match outcome {
@@ -94,10 +115,12 @@ pub fn run(options: &Options) -> Result<Tally> {
     if let Some(trial) = options.only {
         one(trial);
     } else {
+        let next = AtomicU32::new(0);
+        let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|trial| *trial < options.trials * 2);
         thread::scope(|scope| {
             for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
                 scope.spawn(|| {
-                    while let Some(trial) = trials.next() {
+                    while let Some(trial) = take() {
                         one(trial);
                     }
                 });
@@ -106,32 +129,26 @@ pub fn run(options: &Options) -> Result<Tally> {
     }
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut all = Tally::default();
-    println!("{:<56} {:>6} {:>6}", "kind", "passed", "failed");
+    println!("{:<76} {:>6} {:>6}", "kind", "passed", "failed");
     for (kind, tally) in &results {
-        println!("{kind:<56} {:>6} {:>6}", tally.passed, tally.failed);
+        println!("{kind:<76} {:>6} {:>6}", tally.passed, tally.failed);
         all.passed += tally.passed;
         all.failed += tally.failed;
     }
     println!("took {:.1} s", began.elapsed().as_secs_f64());
-    Ok(all)
+    all
 }
 
-struct Trials<'a> {
+/// What all trials have in common.
+struct Stage<'a> {
     images: &'a Images,
     dir: &'a Path,
     seed: u64,
-    edits: u32,
-    next: AtomicU32,
 }
 
-impl Trials<'_> {
-    fn next(&self) -> Option<u32> {
-        let trial = self.next.fetch_add(1, Ordering::Relaxed);
-        (trial < self.edits * 2).then_some(trial)
-    }
-
+impl Stage<'_> {
     /// Even trials are edits, odd ones controls; every other edit goes through the database's own interface.
-    fn hold(&self, trial: u32) -> (String, Result<Verdict>) {
+    fn hold(&self, trial: u32) -> (String, Result<String>) {
         let mut random = random(self.seed, u64::from(trial) + 1);
         let dir = self.dir.join(format!("trial-{trial}"));
         let number = (trial / 4) as usize;
@@ -153,7 +170,7 @@ impl Trials<'_> {
         };
         // The space is given back at once; what can't be removed now goes with the drill's own folder.
         let _ = fs::remove_dir_all(&dir);
-        (kind, outcome)
+        (kind, outcome.map(|said| said.to_string()))
     }
 
     fn edit(&self, dir: &Path, edit: edits::Edit, random: &mut ChaCha12Rng) -> Result<Verdict> {

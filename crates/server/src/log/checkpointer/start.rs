@@ -1,6 +1,5 @@
 //! Before anything new is signed: what was signed last, whether the journal still holds it, and what the witnesses know.
 
-use sigillo_journal::ReadError;
 use sigillo_model::note::Note;
 use tokio::{
     task::spawn_blocking,
@@ -64,16 +63,26 @@ impl Checkpointer {
 
     /// Goes on publishing what was published before the start.
     pub(super) async fn serve_kept(&mut self) -> Result<(), Stop> {
-        let (place, reader) = (self.parts.shelf.clone(), self.parts.journal.reader());
-        let bytes = spawn_blocking(move || match place.read() {
-            Some(bytes) => Ok(Some(bytes)),
-            None => Ok::<_, ReadError>(reader.newest_checkpoint()?.map(|kept| kept.note)),
-        });
-        let Some(served) = bytes.await??.and_then(|bytes| judge_kept(&self.trust, &bytes)) else { return Ok(()) };
+        let place = self.parts.shelf.clone();
+        let on_shelf = spawn_blocking(move || place.read()).await?;
+        let reader = self.parts.journal.reader();
+        let bytes = match on_shelf {
+            Some(bytes) => Some(bytes),
+            None => spawn_blocking(move || reader.newest_checkpoint()).await??.map(|kept| kept.note),
+        };
+        let Some(served) = bytes.and_then(|bytes| judge_kept(&self.trust, &bytes)) else { return Ok(()) };
         let (reader, size) = (self.parts.journal.reader(), served.size);
-        if size <= self.parts.journal.head().size && spawn_blocking(move || reader.root_at(size)).await?? == served.root
-        {
-            self.parts.log.update(|standing| standing.served = Some(served));
+        if size > self.parts.journal.head().size {
+            return Ok(());
+        }
+        // A journal of another history must not serve it. One that can't be read must: it was signed, and who asks would take its
+        // absence for a rollback.
+        let is_another = spawn_blocking(move || reader.root_at(size)).await?.is_ok_and(|root| root != served.root);
+        if !is_another {
+            self.parts.log.update(|standing| {
+                standing.newest.get_or_insert_with(|| served.clone());
+                standing.served = Some(served);
+            });
         }
         Ok(())
     }

@@ -45,12 +45,22 @@ pub(crate) struct Filled {
 
 impl Filled {
     pub(crate) fn fill(runtime: &Runtime, dir: &Path, load: &Load) -> Result<Self> {
-        let server = start(dir, load)?;
+        Self::fill_signing(runtime, dir, load, true)
+    }
+
+    /// As [`Filled::fill`], by a server that signs checkpoints and receipts, or one that signs nothing.
+    pub(crate) fn fill_signing(runtime: &Runtime, dir: &Path, load: &Load, signs: bool) -> Result<Self> {
+        let server = if signs { start(dir, load)? } else { start_unsigned(dir, load)? };
         let run = runtime.block_on(drive(&server, load, Pace::Full))?;
         ensure!(run.records == load.records, "{} of {} records have a receipt", run.records, load.records);
         let Stopped { command, usage, .. } = finish(server)?;
         let disk_bytes = disk_bytes(&command.data_dir())?;
         Ok(Self { command, records: load.records, raw_bytes: load.raw_bytes, run, usage, disk_bytes })
+    }
+
+    /// Processor time of the server, start and stop included.
+    pub(crate) fn cpu(&self) -> Duration {
+        self.usage.cpu
     }
 
     pub(crate) fn records_per_s(&self) -> f64 {
@@ -130,6 +140,18 @@ pub(crate) fn start(dir: &Path, load: &Load) -> Result<Server> {
     // The server is told the place from where it stands.
     let dir = dir.canonicalize()?;
     config::write(&dir, &load.sources())?;
+    ServerCommand::configured(&dir).start()
+}
+
+/// As [`start`], without the table of the configuration that asks for checkpoints.
+fn start_unsigned(dir: &Path, load: &Load) -> Result<Server> {
+    fs::create_dir_all(dir)?;
+    let dir = dir.canonicalize()?;
+    config::write(&dir, &load.sources())?;
+    let path = dir.join("sigillod.toml");
+    let mut table: toml::Table = fs::read_to_string(&path)?.parse()?;
+    ensure!(table.remove("checkpoint").is_some(), "the configuration asks for no checkpoints");
+    fs::write(&path, toml::to_string(&table)?)?;
     ServerCommand::configured(&dir).start()
 }
 

@@ -1,6 +1,6 @@
 //! Edits through the database's own interface, with valid checksums everywhere: what somebody does who knows the formats.
 
-mod beside;
+pub(super) mod beside;
 mod entries;
 mod inside;
 
@@ -34,7 +34,7 @@ pub(super) struct Scene<'a> {
 }
 
 /// Every edit, with its name.
-pub(super) const EDITS: [(&str, Edit); 50] = [
+pub(super) const EDITS: [(&str, Edit); 55] = [
     ("a byte of a record's core part", inside::core_byte),
     ("a byte of a record's personal part", inside::personal_byte),
     ("a byte of a record's content part", inside::content_byte),
@@ -74,6 +74,11 @@ pub(super) const EDITS: [(&str, Edit); 50] = [
     ("a row of the tree changed", beside::tree_row_changed),
     ("a row of the tree removed", beside::tree_row_removed),
     ("a row of the tree added", beside::tree_row_added),
+    ("a kept checkpoint of more records than there are", beside::checkpoint_beyond),
+    ("a kept checkpoint that can't be read", beside::checkpoint_unreadable),
+    ("a removal under way without its statement", beside::removal_added),
+    ("a removal under way that can't be read", beside::removal_unreadable),
+    ("a retention class that no statement names", beside::retention_added),
     ("head removed", beside::head_removed),
     ("origin", beside::origin),
     ("a key added to the description", beside::meta_added),

@@ -61,6 +61,46 @@ pub(super) fn tree_row_added(scene: &mut Scene<'_>) -> Result<Place> {
     Ok(Place::Anywhere)
 }
 
+pub(super) fn checkpoint_beyond(scene: &mut Scene<'_>) -> Result<Place> {
+    let size = scene.images.size() + scene.random.random_range(1..1_000);
+    scene.db.put("checkpoints", &size.to_be_bytes(), &sealed(b"a note".to_vec()))?;
+    Ok(Place::Anywhere)
+}
+
+pub(super) fn checkpoint_unreadable(scene: &mut Scene<'_>) -> Result<Place> {
+    let size = scene.random.random_range(1..=scene.images.size());
+    let mut value = sealed(b"a note".to_vec());
+    value[scene.random.random_range(0..6)] ^= 1;
+    scene.db.put("checkpoints", &size.to_be_bytes(), &value)?;
+    Ok(Place::Anywhere)
+}
+
+/// A row of `pending`: version, stage, and how far it has come.
+fn removal_under_way() -> Vec<u8> {
+    sealed([[1, 0].as_slice(), &[0; 32]].concat())
+}
+
+pub(super) fn removal_added(scene: &mut Scene<'_>) -> Result<Place> {
+    let seq = scene.images.size() + scene.random.random_range(0..1_000);
+    scene.db.put("pending", &seq.to_be_bytes(), &removal_under_way())?;
+    Ok(Place::Anywhere)
+}
+
+pub(super) fn removal_unreadable(scene: &mut Scene<'_>) -> Result<Place> {
+    let seq = scene.random.random_range(0..scene.images.size());
+    let mut value = removal_under_way();
+    value[scene.random.random_range(0..34)] ^= 1;
+    scene.db.put("pending", &seq.to_be_bytes(), &value)?;
+    Ok(Place::Anywhere)
+}
+
+pub(super) fn retention_added(scene: &mut Scene<'_>) -> Result<Place> {
+    let class = scene.random.random_range(0..6);
+    let row = sealed([[1].as_slice(), &[0; 24]].concat());
+    scene.db.put("pending", &[b'c', 0, class], &row)?;
+    Ok(Place::Anywhere)
+}
+
 /// The records that a row of the tree stands for; of an anchor, those that it follows.
 fn tree_place(key: &[u8]) -> Result<Place> {
     let index = u64::from_be_bytes(key[1..].try_into()?);
@@ -161,7 +201,7 @@ pub(super) fn head_file(scene: &mut Scene<'_>) -> Result<Place> {
 }
 
 /// Writes head, tree and sources as they follow from a state; `rows` are all rows of the tree.
-pub(super) fn put_state(db: &Database, state: &JournalState, rows: &[TreeRow]) -> Result<()> {
+pub(in crate::drill::tamper) fn put_state(db: &Database, state: &JournalState, rows: &[TreeRow]) -> Result<()> {
     for (key, _) in db.pairs("tree")? {
         db.delete("tree", &key)?;
     }
@@ -186,7 +226,7 @@ pub(super) fn put_state(db: &Database, state: &JournalState, rows: &[TreeRow]) -
 }
 
 /// Writes the counts of tenants as they follow from a state.
-pub(super) fn put_tenants(db: &Database, state: &JournalState) -> Result<()> {
+pub(in crate::drill::tamper) fn put_tenants(db: &Database, state: &JournalState) -> Result<()> {
     let put = |(tenant, count): (&TenantId, &sigillo_model::ids::Count)| {
         db.put("tenants", tenant.as_bytes(), &tenant_value(count.get()))
     };
@@ -199,7 +239,7 @@ fn tenant_value(count: u64) -> Vec<u8> {
     sealed(value)
 }
 
-pub(super) fn batch_key(source: SourceId, epoch: Epoch, first: SourceSeq) -> [u8; 32] {
+pub(in crate::drill::tamper) fn batch_key(source: SourceId, epoch: Epoch, first: SourceSeq) -> [u8; 32] {
     let mut key = [0; 32];
     key[..16].copy_from_slice(source.as_bytes());
     key[16..24].copy_from_slice(&epoch.get().to_be_bytes());
@@ -227,7 +267,8 @@ fn change(scene: &mut Scene<'_>, family: &str, key: &[u8], change: impl FnOnce(&
     Ok(Place::Anywhere)
 }
 
-fn sealed(mut value: Vec<u8>) -> Vec<u8> {
+/// A value with its checksum after it.
+pub(in crate::drill::tamper) fn sealed(mut value: Vec<u8>) -> Vec<u8> {
     let sum = checksum(&value);
     value.extend(sum);
     value
