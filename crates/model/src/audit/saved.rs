@@ -124,14 +124,17 @@ impl Saved {
         state.chain = ChainHash::new(cursor.array()?);
         state.receipt_time = ReceiptTime::new(cursor.u64()?);
         state.tree = Frontier::rebuild(state.size, |_, _| cursor.array().map(NodeHash::new))?;
+        let mut last = None;
         for _ in 0..cursor.u32()? {
-            let id = SourceId::new(cursor.array()?);
+            let id = SourceId::new(follow(&mut last, cursor.array()?)?);
             let (epoch, next) = (Epoch::new(cursor.u64()?), SourceSeq::new(cursor.u64()?));
             let (head, count) = (BatchHash::new(cursor.array()?), Count::new(cursor.u64()?));
             state.sources.insert(id, SourceState { epoch, next, head, count });
         }
+        let mut last = None;
         for _ in 0..cursor.u32()? {
-            state.tenants.insert(TenantId::new(cursor.array()?), Count::new(cursor.u64()?));
+            let id = TenantId::new(follow(&mut last, cursor.array()?)?);
+            state.tenants.insert(id, Count::new(cursor.u64()?));
         }
         let mut rotations = Vec::new();
         for _ in 0..cursor.u32()? {
@@ -148,6 +151,11 @@ impl Saved {
         };
         if cursor.remaining() == 0 { Ok(Self { state, rotations, accepted }) } else { Err(SavedError::Layout) }
     }
+}
+
+/// The id, if it is greater than the last one: none stands twice, and there is one order.
+fn follow(last: &mut Option<[u8; 16]>, id: [u8; 16]) -> Result<[u8; 16], SavedError> {
+    if last.replace(id) < Some(id) { Ok(id) } else { Err(SavedError::Layout) }
 }
 
 fn sorted<K: Eq + Hash, V, B: Ord>(map: &HashMap<K, V>, by: impl Fn(&K) -> B) -> Vec<(&K, &V)> {
@@ -220,6 +228,22 @@ mod tests {
             let mut cut = bytes[..at].to_vec();
             cut.extend(checksum(&cut));
             assert!(Saved::decode(&cut).is_err() || at == bytes.len() - 8, "cut at {at}");
+        }
+    }
+    #[test]
+    fn ids_stand_once_and_in_order() {
+        let saved = saved();
+        let bytes = saved.encode();
+        for (id, width) in [([3_u8; 16], 16 + 8 + 8 + 32 + 8), ([3; 16], 16 + 8)] {
+            // The tenants come after the sources.
+            let all = bytes.windows(16).enumerate().filter(|(_, window)| *window == id).map(|(at, _)| at);
+            let at = if width == 72 { all.min() } else { all.max() }.unwrap();
+            for other in [[2; 16], [1; 16], [4; 16], [200; 16]] {
+                let mut changed = bytes[..bytes.len() - 8].to_vec();
+                changed[at..at + 16].copy_from_slice(&other);
+                changed.extend(checksum(&changed));
+                assert_eq!(Saved::decode(&changed), Err(SavedError::Layout), "{other:?} at {at}");
+            }
         }
     }
 }

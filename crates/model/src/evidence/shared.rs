@@ -44,7 +44,7 @@ pub fn subtrees(from: u64, to: u64, size: u64) -> impl Iterator<Item = (u64, u64
         let left = to.checked_sub(at).filter(|left| *left > 0)?;
         let start = at;
         // A tree's right edge is ragged: there, one node may stand for fewer leaves than its place has room for.
-        let edge = to == size && left.checked_next_power_of_two().is_none_or(|room| at.is_multiple_of(room));
+        let edge = to == size && left.checked_next_power_of_two().map_or(at == 0, |room| at.is_multiple_of(room));
         let width = if edge { left } else { 1 << at.trailing_zeros().min(left.ilog2()) };
         at = start.checked_add(width)?;
         Some((start, at))
@@ -224,5 +224,7 @@ mod tests {
         assert!(beyond.finish(&mut ()).is_err());
         assert_eq!(SharedRoot::new(0).finish(&mut ()), Ok(tree::empty()));
         assert!(subtrees(1, u64::MAX, u64::MAX).count() <= GAP_MAX_HASHES);
+        // The rest of a tree that is larger than any power of two is one subtree from its first leaf only.
+        assert_eq!(subtrees(256, u64::MAX, u64::MAX).next(), Some((256, 512)));
     }
 }

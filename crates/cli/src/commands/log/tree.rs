@@ -205,12 +205,102 @@ impl Stored<'_> {
     }
 
     fn read(&self, path: &TilePath) -> Result<Vec<u8>, TreeError> {
-        fs::read(self.dir.join(path.to_string())).map_err(|error| match error.kind() {
+        let full = TilePath { width: TILE_WIDTH, ..*path };
+        let missing = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => TreeError::Altered(format!(
                 "{path} is missing in {}: remove the folder and mirror anew",
                 self.dir.display()
             )),
             _ => error.into(),
-        })
+        };
+        match fs::read(self.dir.join(path.to_string())) {
+            // A run that did not come to its end has filled the tile. What it adds is not vouched for; its beginning is that of the
+            // partial one, or no tile could have been added to it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.width < TILE_WIDTH => {
+                let bytes = fs::read(self.dir.join(full.to_string())).map_err(missing)?;
+                beginning(path, bytes).ok_or_else(|| TreeError::Altered(format!("{full} in the folder is cut off")))
+            }
+            read => read.map_err(missing),
+        }
+    }
+}
+
+/// The beginning of a full tile: as many hashes or entries as `path` has.
+fn beginning(path: &TilePath, mut full: Vec<u8>) -> Option<Vec<u8>> {
+    let width = usize::from(path.width);
+    let length = match path.kind {
+        TileKind::Hashes(_) => width * 32,
+        TileKind::Entries => split(&full)?.get(..width)?.iter().map(|entry| 2 + entry.len()).sum(),
+    };
+    (length <= full.len()).then(|| full.truncate(length))?;
+    Some(full)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64) -> Vec<u8> {
+        index.to_be_bytes().repeat(4)
+    }
+
+    /// The bundle of this index in a log of `size` entries; from entry `other` on they are others.
+    fn bundle(index: u64, size: u64, other: u64) -> (TilePath, Vec<u8>) {
+        let path = TilePath::within(TileKind::Entries, index, size).unwrap();
+        let first = index * u64::from(TILE_WIDTH);
+        let mut bytes = Vec::new();
+        for index in first..first + u64::from(path.width) {
+            bytes.extend(32_u16.to_be_bytes());
+            bytes.extend(entry(if index < other { index } else { index + 1_000_000 }));
+        }
+        (path, bytes)
+    }
+
+    fn checkpoint(size: u64) -> Checkpoint {
+        let mut root = RootBuilder::default();
+        (0..size).for_each(|index| root.push(tree::leaf(&entry(index))));
+        Checkpoint { origin: "log.example/1".into(), size, root: root.root() }
+    }
+
+    /// Grows the mirror of `old` to `size` as the command does.
+    fn grow(dir: &Path, old: u64, size: u64, other: u64) -> Result<(), TreeError> {
+        let mut tree = MirrorTree::open(dir, &checkpoint(old))?;
+        assert_eq!(tree.size(), old);
+        while tree.size() < size {
+            let (path, bytes) = bundle(tree.size() / u64::from(TILE_WIDTH), size, other);
+            tree.add(&path, &bytes)?;
+        }
+        tree.finish(&checkpoint(size))
+    }
+
+    #[test]
+    fn a_log_that_lied_once_does_not_spoil_the_mirror() {
+        let (dir, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        grow(dir.path(), 0, 300, u64::MAX).unwrap();
+        for other in [301, 512, 600] {
+            assert!(matches!(grow(dir.path(), 300, 700, other), Err(TreeError::Altered(_))), "{other}");
+        }
+        assert!(matches!(grow(dir.path(), 300, 700, 299), Err(TreeError::Altered(_))));
+        grow(dir.path(), 300, 700, u64::MAX).unwrap();
+        grow(whole.path(), 0, 700, u64::MAX).unwrap();
+        for kind in [TileKind::Hashes(0), TileKind::Hashes(1), TileKind::Entries] {
+            for path in (0..3).filter_map(|index| TilePath::within(kind, index, 700)) {
+                let read = |dir: &Path| fs::read(dir.join(path.to_string())).unwrap();
+                assert!(read(dir.path()) == read(whole.path()), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn bundles_of_other_numbers_or_lengths_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, bytes) = bundle(0, 5, u64::MAX);
+        let mut tree = MirrorTree::open(dir.path(), &checkpoint(0)).unwrap();
+        let longer = [bytes.as_slice(), &bytes[..34]].concat();
+        for bad in [&bytes[..bytes.len() - 1], &bytes[..bytes.len() - 34], &longer, b"", b"\xff\xff"] {
+            assert!(matches!(tree.add(&path, bad), Err(TreeError::Altered(_))));
+        }
+        tree.add(&path, &bytes).unwrap();
+        tree.finish(&checkpoint(5)).unwrap();
     }
 }
