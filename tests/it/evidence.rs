@@ -9,7 +9,12 @@ use crate::support::{Dev, said, ship_file, sigillo, sigillo_json, sigillo_ok};
 
 /// What `sigillo-verify` says, as JSON, and its exit code.
 fn verify(dir: &Path, file: &str, more: &[&str]) -> (Option<i32>, Value) {
-    let arguments = [&[file, "--policy", "trust.txt", "-o", "json"], more].concat();
+    verify_by(dir, "trust.txt", file, more)
+}
+
+/// The same by another trust file.
+fn verify_by(dir: &Path, trust: &str, file: &str, more: &[&str]) -> (Option<i32>, Value) {
+    let arguments = [&[file, "--policy", trust, "-o", "json"], more].concat();
     let output = run("sigillo-verify", dir, arguments).unwrap();
     let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(&output)));
     (output.status.code(), json)
@@ -97,6 +102,101 @@ fn a_whole_run_is_shown_to_be_whole() {
     foreign(dir, &file);
     assert_eq!(sigillo(dir, &["evidence", "--complete", "--reason", "x", "--out", "x"]).status.code(), Some(2));
     drop(server);
+}
+
+/// Makes an auditor's key and a trust file that knows it; their names.
+fn auditor(dir: &Path, name: &str) -> (String, String) {
+    let (key, trust) = (format!("{name}.key"), format!("{name}.txt"));
+    let path = dir.join(&key).display().to_string();
+    let line = sigillo_ok(dir, &["key", "new", "--kind", "auditor", "--name", name, "--out", &path]);
+    let known = fs::read_to_string(dir.join("trust.txt")).unwrap();
+    fs::write(dir.join(&trust), format!("{known}auditor {}\n", line.trim())).unwrap();
+    (path, trust)
+}
+
+#[test]
+fn what_an_auditor_has_cosigned_is_complete_by_the_auditors_word() {
+    let dev = Dev::start();
+    dev.ship("app.log", lines().as_bytes());
+    // As above: a counters record comes with the first checkpoint after a start.
+    let stopped = dev.server.stop().unwrap();
+    assert!(stopped.status.success(), "{}", stopped.command.log_tail());
+    let server = stopped.command.start().unwrap();
+    let dir = dev.dir.path();
+    fs::write(dir.join("more.log"), "one more line\n").unwrap();
+    ship_file(dir, "more.log");
+
+    let (key, trust) = auditor(dir, "auditor.test");
+    let (_, other_trust) = auditor(dir, "other.test");
+    let mut attempt = 0;
+    let newer = loop {
+        let memory = format!("memory-{attempt}");
+        let line = ["verify", "--policy", &trust, "--cosign", &key, "--out", "cosigned.note", "--remember", &memory];
+        let output = sigillo(dir, &[&line[..], &["--reason", "audit"]].concat());
+        let is_newer = || {
+            let file = fs::read_dir(dir.join(&memory)).unwrap().next().unwrap().unwrap();
+            let newer = fs::read_to_string(file.path()).unwrap();
+            let cosigned = fs::read_to_string(dir.join("cosigned.note")).unwrap();
+            (newer.lines().nth(1) != cosigned.lines().nth(1)).then_some(newer)
+        };
+        if said(&output).contains("which ends with a counters record")
+            && let Some(newer) = is_newer()
+        {
+            break newer;
+        }
+        assert!(attempt < 30, "{}", said(&output));
+        attempt += 1;
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    };
+
+    let evidence = |more: &[&str]| {
+        let line = ["evidence", "word3", "--source", "dev-agent", "--reason", "case 9"];
+        sigillo(dir, &[&line[..], more].concat())
+    };
+    let checked = ["--complete", "--checkpoint", "cosigned.note", "--policy", &trust, "--out", "checked.sigillo"];
+    let output = evidence(&checked);
+    assert!(output.status.success(), "{}", said(&output));
+    let (code, json) = verify_by(dir, &trust, "checked.sigillo", &[]);
+    let run = &json["runs"][0];
+    assert_eq!((code, &run["completeness"]), (Some(0), &"complete, checked by an auditor".into()), "{json}");
+    assert!(run["auditors"].to_string().contains("auditor.test"), "{json}");
+    foreign(dir, "checked.sigillo");
+    for trust in ["trust.txt", &other_trust] {
+        let (code, json) = verify_by(dir, trust, "checked.sigillo", &[]);
+        let completeness = &json["runs"][0]["completeness"];
+        assert_eq!((code, completeness), (Some(0), &"complete by the provider's word".into()), "{json}");
+    }
+    // Without the note: the newest counters record, and how far that is.
+    let output = evidence(&["--complete", "--out", "unchecked.sigillo"]);
+    assert!(output.status.success() && said(&output).contains("whole up to record "), "{}", said(&output));
+
+    // The auditor's signature under another checkpoint of the same log.
+    let cosigned = fs::read_to_string(dir.join("cosigned.note")).unwrap();
+    let line = cosigned.lines().find(|line| line.contains(" auditor.test ")).unwrap();
+    fs::write(dir.join("newer.note"), &newer).unwrap();
+    fs::write(dir.join("copied.note"), format!("{newer}{line}\n")).unwrap();
+    let output = evidence(&["--checkpoint", "copied.note", "--policy", &trust, "--out", "copied.sigillo"]);
+    assert!(!output.status.success() && !dir.join("copied.sigillo").exists(), "{}", said(&output));
+    // A server whose trust file does not know the auditor takes it; the reader's does.
+    let output = evidence(&["--checkpoint", "copied.note", "--out", "copied.sigillo"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(run_code(dir, &["copied.sigillo", "--policy", &trust]), Some(1));
+    // A checkpoint that shows no end; notes of two checkpoints; one that this log has not signed.
+    let output = evidence(&["--complete", "--checkpoint", "newer.note", "--out", "x"]);
+    assert!(!output.status.success() && said(&output).contains("does not end with a counters record"));
+    let output = evidence(&["--checkpoint", "newer.note", "--checkpoint", "cosigned.note", "--out", "x"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    let (text, signatures) = newer.split_once("\n\n").unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines[1] = "1";
+    fs::write(dir.join("forged.note"), format!("{}\n\n{signatures}", lines.join("\n"))).unwrap();
+    let output = evidence(&["--checkpoint", "forged.note", "--out", "x"]);
+    assert!(!output.status.success() && said(&output).contains("the given checkpoint"), "{}", said(&output));
+    drop(server);
+}
+
+fn run_code(dir: &Path, arguments: &[&str]) -> Option<i32> {
+    run("sigillo-verify", dir, arguments).unwrap().status.code()
 }
 
 #[test]

@@ -22,6 +22,11 @@ impl Connection {
         self.checkpoint_if_any(v1::GetCheckpointRequest::default()).await
     }
 
+    /// The first kept checkpoint of at least this size that meets the server's policy; `None` as above.
+    pub async fn kept_checkpoint(&self, at_or_after: u64) -> Result<Option<v1::Checkpoint>, ClientError> {
+        self.checkpoint_if_any(v1::GetCheckpointRequest { at_or_after, ..Default::default() }).await
+    }
+
     async fn checkpoint_if_any(
         &self,
         request: v1::GetCheckpointRequest,

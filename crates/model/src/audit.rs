@@ -355,6 +355,12 @@ impl Walker {
                 trust.rotation(entry.seq.get() + u64::from(statement.index), statement.text, &self.state.origin);
             }
         }
+        if let Some(trust) = &mut self.trust {
+            // Likewise: which of them end with a counters record.
+            for statement in statements.iter().filter(|statement| self.whole && statement.is_counters()) {
+                trust.counters(entry.seq.get() + u64::from(statement.index) + 1);
+            }
+        }
         self.rows.clear();
         let trust = &mut self.trust;
         self.state.link_watched(entry.envelopes(), &commitments, &mut self.rows, |tree| {

@@ -9,18 +9,20 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 use sigillo_client::Responses;
 use sigillo_model::{
-    evidence::{Seal, Tools, Writer},
-    ids::Origin,
+    evidence::{Nodes, RecordView, Seal, Tools, Watch, Writer},
+    ids::{NodeHash, Origin},
     note::{Note, SigningKey},
     policy::Policy,
+    record_proof::RecordLink,
 };
 use sigillo_proto::v1::{self, export_request::Complete, export_response::Message};
 use sigillo_verify::{
     FORMAT_PAGE, command,
-    show::{escape::safe_json, verdict as show},
+    show::{escape::safe_json, fields::rfc3339, verdict as show},
     token,
     verdict::{self, EXIT_PROVED, Verdict},
 };
@@ -43,12 +45,16 @@ The file is verified before anything is said; sigillo-verify verifies it anywher
 With --complete, the whole run of one --source or one --tenant goes into the file, and a proof of where it ends: what the other
 options don't let through goes in as commitments only, so that nothing of it can be read and nothing can be left out.
 
+An auditor who has walked the journal makes that proof his own: sigillo verify --cosign KEY --out cosigned.note, and here
+--checkpoint cosigned.note. Without it the verdict is \"complete by the provider's word\".
+
 A time stamp is made of the published checkpoint, when it is published and not when evidence is needed:
   openssl ts -query -data checkpoint -sha256 -cert -out request.tsq
 
 Examples:
   sigillo evidence 'Failed password' --host web-1 --since yesterday --reason 'case 2026-81' --out case.sigillo
-  sigillo evidence --complete --tenant acme --action server.delete --reason 'case 2026-81' --out case.sigillo")]
+  sigillo evidence --complete --tenant acme --action server.delete --reason 'case 2026-81' --out case.sigillo
+  sigillo evidence --complete --tenant acme --checkpoint cosigned.note --reason 'case 2026-81' --out case.sigillo")]
 pub(crate) struct EvidenceArgs {
     /// The file to write; there may be none of this name yet
     #[arg(long, value_name = "FILE")]
@@ -68,6 +74,10 @@ pub(crate) struct EvidenceArgs {
     /// Trust file by which the file is verified [default: the server's, as it is in the file]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Checkpoint against which the file is made, as `sigillo verify --cosign` writes it: its auditor's signature goes into the file. May
+    /// be repeated, for several auditors of one checkpoint
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Vec<PathBuf>,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -111,18 +121,21 @@ pub(crate) async fn run(args: EvidenceArgs, global: &GlobalArgs) -> Result<ExitC
     let (filter, reason) = args.filter.into_parts();
     let complete = args.complete.then(|| complete(&filter)).transpose()?;
     let parts = args.parts.iter().map(|part| part.name()).collect();
-    let request = v1::ExportRequest { filter: Some(filter), reason, parts, complete, notes };
+    let checkpoint = checkpoint(&args.checkpoint)?.map(|note| note.to_bytes().into()).unwrap_or_default();
+    let request = v1::ExportRequest { filter: Some(filter), reason, parts, complete, notes, checkpoint };
     if args.out.exists() {
         return Err(Failure::Usage(format!("{} exists: name another file", args.out.display())));
     }
-    let mut responses = global.connect().await?.export(request).await?;
+    let connection = global.connect().await?;
+    let head = connection.head().await?.size;
+    let mut responses = connection.export(request).await?;
     let unfinished = unfinished(&args.out);
     let made = make(&mut responses, &unfinished, &tokens, key.as_ref(), policy).await;
-    let verdict = match made.and_then(|verdict| {
+    let (verdict, last) = match made.and_then(|made| {
         put(&unfinished, &args.out)?;
-        Ok(verdict)
+        Ok(made)
     }) {
-        Ok(verdict) => verdict,
+        Ok(made) => made,
         Err(failure) => {
             // Nothing that looks like evidence stays behind.
             let _ = fs::remove_file(&unfinished);
@@ -143,11 +156,43 @@ pub(crate) async fn run(args: EvidenceArgs, global: &GlobalArgs) -> Result<ExitC
             "verified by the server's own trust file only: whoever relies on it verifies by one of their own (--policy)",
         );
     }
+    if args.complete && args.checkpoint.is_empty() {
+        tell_reach(verdict.report.checkpoint.size, head, last.time);
+    }
     let code = verdict.exit_code();
     if code != EXIT_PROVED {
         tell("the file was written, and does not prove all that it might: see above");
     }
     Ok(ExitCode::from(code))
+}
+
+/// Notes when the last record of a file was received.
+#[derive(Debug, Default)]
+struct Last {
+    time: u64,
+}
+
+impl Nodes for Last {
+    fn node(&mut self, _: u64, _: u64, _: &NodeHash) {}
+}
+
+impl Watch for Last {
+    fn record(&mut self, record: &RecordView<'_>, _: &RecordLink) {
+        self.time = record.envelope.receipt_time.get();
+    }
+}
+
+/// How far a whole run reaches, if the journal, which had `head` records before, reaches further. Its last record, received at `time`,
+/// is the counters record.
+fn tell_reach(size: u64, head: u64, time: u64) {
+    if let Some(after) = head.checked_sub(size).filter(|after| *after > 0) {
+        tell(&format!(
+            "whole up to record {}, received {}: the newest counters record under a checkpoint. The journal had {after} records more, which \
+             a file can show to be whole once the next counters record stands, at most a minute later",
+            size.saturating_sub(1),
+            rfc3339(time, &TimeZone::UTC),
+        ));
+    }
 }
 
 /// Whose whole run: that of the one source or tenant that the filter names. It is then no condition any more.
@@ -157,6 +202,30 @@ fn complete(filter: &v1::Filter) -> Result<Complete, Failure> {
         ([], [tenant]) => Ok(Complete::Tenant(tenant.clone())),
         _ => Err(Failure::Usage("--complete goes with one --source or one --tenant".into())),
     }
+}
+
+/// The checkpoint that the file is to be made against, with the signatures of all its notes.
+fn checkpoint(paths: &[PathBuf]) -> Result<Option<Note>, Failure> {
+    let mut joined: Option<Note> = None;
+    for path in paths {
+        let wrong = |what: &dyn std::fmt::Display| Failure::Usage(format!("--checkpoint {}: {what}", path.display()));
+        let note = Note::parse(&read_small(path, "the checkpoint")?).map_err(|error| wrong(&error))?;
+        let Some(known) = &mut joined else {
+            joined = Some(note);
+            continue;
+        };
+        if known.text() != note.text() {
+            return Err(wrong(
+                &"it is not the checkpoint of the note before: auditors who are to be named together cosign the same one",
+            ));
+        }
+        for signature in note.signatures() {
+            if !known.signatures().contains(signature) {
+                known.add(signature.clone()).map_err(|error| wrong(&error))?;
+            }
+        }
+    }
+    Ok(joined)
 }
 
 fn read_small(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
@@ -196,7 +265,7 @@ async fn make(
     tokens: &[Token],
     key: Option<&SigningKey>,
     policy: Option<Policy>,
-) -> Result<Verdict, Failure> {
+) -> Result<(Verdict, Last), Failure> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -246,8 +315,10 @@ async fn make(
         Some(policy) => policy,
         None => own_policy(path)?,
     };
-    let verdict = verdict::verify(BufReader::new(File::open(path)?), &policy, &mut ());
-    verdict.map_err(|error| Failure::Unreadable(format!("the server's evidence proves nothing: {error}")))
+    let mut last = Last::default();
+    let verdict = verdict::verify(BufReader::new(File::open(path)?), &policy, &mut last);
+    let wrong = |error| Failure::Unreadable(format!("the server's evidence proves nothing: {error}"));
+    Ok((verdict.map_err(wrong)?, last))
 }
 
 /// The origin that a file begins with.

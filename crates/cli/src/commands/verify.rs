@@ -109,7 +109,8 @@ pub(crate) struct VerifyArgs {
     /// Judge how new the journal is as of this time, for copies of an earlier day
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "follow")]
     now: Option<u64>,
-    /// Add your signature as an auditor, by this key, to the checkpoint of an intact journal
+    /// Add your signature as an auditor, by this key, to the newest checkpoint of an intact journal that ends with a counters record,
+    /// for `sigillo evidence --complete --checkpoint`; else to the newest
     #[arg(long, value_name = "FILE", requires = "out")]
     cosign: Option<PathBuf>,
     /// Where to write the checkpoint with your signature
@@ -201,7 +202,7 @@ impl Judge {
         for remark in remarks {
             trust.remark(remark);
         }
-        let outcome = verdict::judge(trust, walked.records, now);
+        let mut outcome = verdict::judge(trust, walked.records, now);
         let is_accepted = matches!(outcome.verdict, Verdict::Intact | Verdict::Stale(verdict::Stale::Old { .. }));
         if let Some(unusable) = trust.unusable()
             && !matches!(outcome.verdict, Verdict::Altered(_))
@@ -213,7 +214,19 @@ impl Judge {
         }
         if let (Verdict::Intact, Some(cosigner)) = (&outcome.verdict, &mut self.cosigner) {
             let none = "the journal is intact, but there is no checkpoint that meets the trust file, so there is nothing to cosign";
-            cosigner.cosign(outcome.accepted.as_ref().ok_or_else(|| Failure::Unreadable(none.into()))?)?;
+            let (judged, what) = match (trust.counted(), &outcome.accepted) {
+                (Some(counted), _) => {
+                    (counted, "which ends with a counters record: `sigillo evidence --complete` takes it")
+                }
+                (None, Some(accepted)) => (
+                    accepted,
+                    "which does not end with a counters record, so it shows of no run that it is whole: cosign again in a minute",
+                ),
+                (None, None) => return Err(Failure::Unreadable(none.into())),
+            };
+            cosigner.cosign(judged)?;
+            let cosigned = format!("you have cosigned the checkpoint of {} records, {what}", judged.checkpoint.size);
+            outcome.remarks.push(cosigned);
         }
         Ok(outcome)
     }
@@ -307,6 +320,9 @@ async fn once(
             Ok(())
         };
         let bytes = walk::explained(&connection, &mut walker, &args.reason, progress).await?;
+        if judge.as_ref().is_some_and(|judge| judge.cosigner.is_some()) {
+            walk::counted(&connection, &mut walker).await?;
+        }
         // Last: where a journal was altered is worth more than that it does not continue what is remembered.
         if let (Some(guard), None) = (guard, &judge) {
             guard.look(&connection).await?;

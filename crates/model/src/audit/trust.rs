@@ -1,7 +1,10 @@
 //! What a walk is held to beside itself: checkpoints that others have kept, judged by a trust file when the walk comes to their
 //! sizes, and what the journal's own statements say.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
 
 use crate::{
     audit::{Fault, Finding},
@@ -14,6 +17,8 @@ use crate::{
 
 /// Remarks that are kept at most; what comes after is of the same kind.
 const REMARKS_MAX: usize = 64;
+/// Sizes with a counters record as the last that are kept: of the newest, the checkpoint may not have its quorum yet.
+const COUNTERS_MAX: usize = 16;
 
 /// Who holds a checkpoint against a journal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -126,6 +131,9 @@ pub struct Trust {
     proved: u64,
     newest: Option<Judged>,
     cosigned: Option<Judged>,
+    /// Sizes right after a counters record, ascending: the newest of those that were walked.
+    counters: VecDeque<u64>,
+    counted: Option<Judged>,
     /// The greatest time for which a quorum vouches.
     quorum_time: Option<u64>,
     unusable: Option<String>,
@@ -144,6 +152,8 @@ impl Trust {
             proved: 0,
             newest: None,
             cosigned: None,
+            counters: VecDeque::new(),
+            counted: None,
             quorum_time: None,
             unusable: None,
             remarks: Vec::new(),
@@ -173,6 +183,24 @@ impl Trust {
     /// The greatest checkpoint with a quorum that was met.
     pub fn cosigned(&self) -> Option<&Judged> {
         self.cosigned.as_ref()
+    }
+
+    /// The greatest checkpoint with a quorum that was met and ends with a counters record: what shows that a run is whole.
+    pub fn counted(&self) -> Option<&Judged> {
+        self.counted.as_ref()
+    }
+
+    /// Sizes right after a counters record, the newest first, of those that were walked: no more than a few.
+    pub fn after_counters(&self) -> impl Iterator<Item = u64> + '_ {
+        self.counters.iter().rev().copied()
+    }
+
+    /// Notes that a counters record is the last of so many records.
+    pub(super) fn counters(&mut self, size: u64) {
+        if self.counters.len() >= COUNTERS_MAX {
+            self.counters.pop_front();
+        }
+        self.counters.push_back(size);
     }
 
     /// The greatest time for which a quorum vouches, seconds since 1970.
@@ -357,6 +385,10 @@ impl Trust {
         self.quorum_time = self.quorum_time.max(judged.quorum_time);
         if judged.quorum && self.cosigned.as_ref().is_none_or(|known| known.checkpoint.size <= size) {
             self.cosigned = Some(judged.clone());
+        }
+        let is_greatest = self.counted.as_ref().is_none_or(|known| known.checkpoint.size <= size);
+        if judged.quorum && is_greatest && self.counters.contains(&size) {
+            self.counted = Some(judged.clone());
         }
         if self.newest.as_ref().is_none_or(|known| known.checkpoint.size <= size) {
             self.newest = Some(judged);

@@ -121,10 +121,16 @@ impl Gone {
             };
             let explained = purged || erased();
             match removed.last_mut() {
-                Some(last) if (last.to, last.parts, last.explained) == (stretch.from, stretch.parts, explained) => {
+                Some(last)
+                    if (last.to, last.parts, last.explained, last.purged)
+                        == (stretch.from, stretch.parts, explained, purged) =>
+                {
                     last.to = stretch.to;
                 }
-                _ => removed.push(Removed { from: stretch.from, to: stretch.to, parts: stretch.parts, explained }),
+                _ => {
+                    let Stretch { from, to, parts, .. } = *stretch;
+                    removed.push(Removed { from, to, parts, explained, purged });
+                }
             }
         }
         removed

@@ -258,6 +258,8 @@ pub struct Removed {
     /// An order of two officers or a purge that was due, both under the checkpoint and in the file, explains it. Otherwise it is
     /// the exporter's word.
     pub explained: bool,
+    /// It was a purge; else, if explained, an order.
+    pub purged: bool,
 }
 
 /// What the exporter did not show, though the journal holds it.

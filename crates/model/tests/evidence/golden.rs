@@ -49,5 +49,5 @@ fn the_golden_case_stands() {
     let report = verify(&file).unwrap();
     assert!(matches!(report.completeness(), Completeness::CompleteCheckedBy(_)));
     assert_eq!(report.existed_by(0), Some(TIME - 700));
-    assert_eq!(report.removed, [Removed { from: 20, to: 21, parts: 0b100, explained: false }]);
+    assert_eq!(report.removed, [Removed { from: 20, to: 21, parts: 0b100, explained: false, purged: false }]);
 }

@@ -75,7 +75,7 @@ fn what_is_not_shown_is_counted_and_still_proved() {
     assert_eq!(report.hidden, Hidden { records: 10, parts: [0, personal, 0] });
     // Nothing explains what is said to be gone.
     assert!(report.removed.iter().all(|removed| !removed.explained));
-    assert_eq!(report.removed.last(), Some(&Removed { from: 30, to: 40, parts: 7, explained: false }));
+    assert_eq!(report.removed.last(), Some(&Removed { from: 30, to: 40, parts: 7, explained: false, purged: false }));
 }
 
 #[test]

@@ -143,10 +143,10 @@ fn removal(removed: &Removed) -> String {
     let names: Vec<&str> =
         Part::ALL.into_iter().filter(|part| removed.parts >> part.number() & 1 == 1).map(Part::name).collect();
     let what = if names.len() == 3 { "all".to_owned() } else { names.join(", ") };
-    let why = if removed.explained {
-        "by an order of two officers, or a purge that was due"
-    } else {
-        "by the exporter's word; no statement in the file explains it"
+    let why = match (removed.explained, removed.purged) {
+        (true, false) => "by an order of two officers, which is in the file",
+        (true, true) => "by a purge that was due by a retention statement of two officers, which is in the file",
+        (false, _) => "by the exporter's word; no statement in the file explains it",
     };
     if removed.to == removed.from + 1 {
         format!("record {}: {what}, {why}", removed.from)
@@ -227,7 +227,7 @@ pub fn json(verdict: &Verdict, now: u64) -> Value {
         .map(|removed| {
             let parts = Part::ALL.into_iter().filter(|part| removed.parts >> part.number() & 1 == 1);
             let parts: Vec<&str> = parts.map(Part::name).collect();
-            json!({ "from": removed.from, "to": removed.to, "parts": parts, "explained": removed.explained })
+            json!({ "from": removed.from, "to": removed.to, "parts": parts, "explained": removed.explained, "purged": removed.purged })
         })
         .collect();
     let tokens: Vec<Value> = verdict

@@ -259,6 +259,9 @@ impl<'a> Audit<'a> {
             };
             bytes = walk::explained(&connection, &mut self.walker, &self.options.reason, keep).await?;
         }
+        if self.judge.cosigner.is_some() {
+            walk::counted(&connection, &mut self.walker).await?;
+        }
         self.connection = Some(connection);
         let mut walked = walk::walked(&self.walker, bytes);
         let outcome = self.judge.judge(&mut walked, now, had.missing)?;

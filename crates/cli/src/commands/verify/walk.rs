@@ -169,6 +169,24 @@ pub(super) async fn expect(connection: &Connection, walker: &mut Walker, shown: 
     Ok(())
 }
 
+/// Has the newest checkpoint that the server keeps and that ends with a counters record, among those that were walked, and holds it
+/// against the walk: an auditor's signature under it shows that runs are whole.
+pub(super) async fn counted(connection: &Connection, walker: &mut Walker) -> Result<(), Stopped> {
+    let Some(trust) = walker.trust() else { return Ok(()) };
+    let (origin, known) =
+        (walker.state().origin.as_str().to_owned(), trust.counted().map(|judged| judged.checkpoint.size));
+    let sizes: Vec<u64> = trust.after_counters().take_while(|size| known.is_none_or(|known| known < *size)).collect();
+    for size in sizes {
+        let Some(kept) = connection.kept_checkpoint(size).await?.filter(|kept| kept.size == size) else { continue };
+        let Ok(shown) = views::read(&kept.note, Holder::Server, &origin) else { continue };
+        expect(connection, walker, vec![shown]).await?;
+        if walker.trust().and_then(Trust::counted).is_some_and(|judged| judged.checkpoint.size == size) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// A walker at the beginning of the journal of a connection.
 pub(super) fn first(head: &v1::Head) -> Result<Walker, Failure> {
     // The head that the server gave must be met on the way.

@@ -29,15 +29,24 @@ pub(super) struct End {
     pub(super) proof: Option<(CounterEntry, CounterProof)>,
 }
 
-/// The newest kept checkpoint whose last record is a counters record, with the entry of `key`.
-pub(super) fn newest(reader: &Reader, origin: &Origin, key: &CounterKey) -> Result<End, Stop> {
+/// The newest kept checkpoint whose last record is a counters record, or the `given` one, of which the same must hold; with the entry of
+/// `key`.
+pub(super) fn at(reader: &Reader, origin: &Origin, key: &CounterKey, given: Option<&End>) -> Result<End, Stop> {
     let mut end: Option<(u64, Vec<u8>, Counters)> = None;
     let mut entries: BTreeMap<CounterKey, CounterEntry> = BTreeMap::new();
     // A counters record names what changed since the one before; the first after a start names all. So going back, the first entry
     // that is met of each is the one in force.
     for stored in reader.source_entries_newest_first(statement::journal_source()) {
         for (seq, counters) in counters_of(&stored?, origin)?.into_iter().rev() {
-            if end.is_none() {
+            if let (None, Some(given)) = (&end, given) {
+                if seq >= given.size {
+                    continue;
+                }
+                if seq + 1 < given.size {
+                    return Err(not_whole());
+                }
+                end = Some((given.size, given.note.clone(), counters.clone()));
+            } else if end.is_none() {
                 let kept = reader.checkpoint_at_or_after(seq + 1)?.filter(|kept| kept.size == seq + 1);
                 let Some(kept) = kept else { continue };
                 end = Some((kept.size, kept.note, counters.clone()));
@@ -53,6 +62,9 @@ pub(super) fn newest(reader: &Reader, origin: &Origin, key: &CounterKey) -> Resu
         }
     }
     let Some((size, note, counters)) = end else {
+        if given.is_some() {
+            return Err(not_whole());
+        }
         return Err(Stop::Refused(Status::failed_precondition(
             "no checkpoint ends with a counters record yet, so no run can be shown to be whole: try in a minute",
         )));
@@ -68,6 +80,13 @@ pub(super) fn newest(reader: &Reader, origin: &Origin, key: &CounterKey) -> Resu
     let hashes = tree.proof(index).unwrap_or_default();
     let proof = CounterProof { run: 0, epoch: entry.epoch.get(), index, hashes };
     Ok(End { size, note, proof: Some((*entry, proof)) })
+}
+
+fn not_whole() -> Stop {
+    Stop::Refused(Status::failed_precondition(
+        "the given checkpoint does not end with a counters record, so it shows of no run that it is whole: cosign one that does, as \
+         `sigillo verify --cosign` chooses it",
+    ))
 }
 
 /// The counters records of an entry, in order.

@@ -5,6 +5,7 @@
 
 mod choose;
 mod counters;
+mod given;
 mod pack;
 
 use std::{sync::Arc, time::SystemTime};
@@ -32,6 +33,7 @@ use crate::{
     reads::{Ended, Read},
 };
 use counters::End;
+use given::{Given, given};
 
 /// Bytes of an answer that holds no data, about.
 const ANSWER_BYTES: usize = 64;
@@ -100,6 +102,7 @@ pub(super) async fn begin(
             "this server signs no checkpoints, so nothing can be proved: configure [checkpoint]",
         ));
     };
+    let given = given(&request.checkpoint, &trust, shared.journal.origin())?;
     let newest = shared.log.served().or_else(|| shared.log.newest());
     let newest = newest.ok_or_else(|| Status::failed_precondition("there is no checkpoint yet: try in a second"))?;
     let query = describe(&account, &wish);
@@ -118,13 +121,13 @@ pub(super) async fn begin(
         why: request.reason,
         query,
         from: 0,
-        to: newest.size,
+        to: given.as_ref().map_or(newest.size, |given| given.size),
         origin: origin.clone(),
     };
     let span = tracing::info_span!("export", reader = %reader.name, read = read.id());
     let journal = shared.journal.reader();
     let end = End { size: newest.size, note: newest.note.to_vec(), proof: None };
-    let export = Export { wish, about, trust, end, journal, origin, read, feed };
+    let export = Export { wish, about, trust, given, end, journal, origin, read, feed };
     shared.tasks.spawn_blocking(move || span.in_scope(|| export.run()));
     Ok(answers)
 }
@@ -177,6 +180,8 @@ struct Export {
     wish: Wish,
     about: About,
     trust: Policy,
+    /// The checkpoint that was asked for.
+    given: Option<Given>,
     end: End,
     journal: Reader,
     origin: Origin,
@@ -214,10 +219,15 @@ impl Export {
     }
 
     fn steps(&mut self) -> Result<u64, Stop> {
-        if let Some((key, _)) = &self.wish.run {
-            self.end = counters::newest(&self.journal, &self.origin, key)?;
-            self.about.to = self.end.size;
+        if let Some(given) = self.given.take() {
+            self.end = given.meet(&self.journal)?;
+            if let Some((key, _)) = &self.wish.run {
+                self.end = counters::at(&self.journal, &self.origin, key, Some(&self.end))?;
+            }
+        } else if let Some((key, _)) = &self.wish.run {
+            self.end = counters::at(&self.journal, &self.origin, key, None)?;
         }
+        self.about.to = self.end.size;
         let chosen = choose::choose(self)?;
         self.read.scanned = self.end.size;
         pack::pack(self, &chosen)
