@@ -27,8 +27,8 @@ pub struct Config {
     /// Tenant that all records concern. Default: the source's home tenant, as the server knows it.
     #[serde(default)]
     pub tenant: String,
-    /// How long, in seconds, a server may show an older checkpoint than the one remembered, or none, before shipping pauses: 1 to
-    /// 86,400. Default 60. Only with `server.trust`.
+    /// How long, in seconds, a server may show an older checkpoint than the one remembered, or none, before that is misconduct
+    /// and shipping pauses: 1 to 86,400. Nothing is shipped meanwhile. Default 30. Only with `server.trust`.
     #[serde(default = "checkpoint_grace_s")]
     pub checkpoint_grace_s: u64,
     /// How batches are cut.
@@ -151,7 +151,7 @@ impl Config {
 }
 
 fn checkpoint_grace_s() -> u64 {
-    60
+    30
 }
 
 fn machine_name() -> String {

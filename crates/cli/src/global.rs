@@ -15,8 +15,8 @@ use crate::{
     output::{Color, Format},
 };
 
-/// How long a stream of batches goes on while the server shows an older checkpoint than the one remembered.
-const GRACE: Duration = Duration::from_secs(60);
+/// How long a server is waited for that shows an older checkpoint than the one remembered.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Options that every command takes.
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 //!
 //! What does not hold is written down as a file that anybody can check, and the work with the server ends.
 
+mod evidence;
 mod memory;
 mod pending;
 
@@ -24,19 +25,13 @@ use sigillo_model::{
     receipt::{Held, SignedReceipt},
 };
 use sigillo_proto::{receipt, v1};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
-use self::{
-    memory::{Memory, create},
-    pending::Pending,
-};
+use self::{evidence::write_down, memory::Memory, pending::Pending};
 use crate::{ClientError, Connection, error::plain};
 
-/// Files of misconduct in a folder beyond which no more are written.
-const EVIDENCE_MAX: usize = 64;
-/// How long a person's command waits for a server that shows an older checkpoint than the one remembered.
-const LOOKS: u32 = 3;
+/// How soon a server is asked again that shows an older checkpoint than the one remembered.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Trust in one journal, and what is remembered of it.
@@ -76,8 +71,8 @@ struct Behind {
 }
 
 impl Guard {
-    /// Reads the trust file, and what `dir` remembers of its journal. A server that shows an older checkpoint than the one remembered
-    /// has `grace` to catch up.
+    /// Reads the trust file, and what `dir` remembers of its journal. A server that shows an older checkpoint than the one remembered,
+    /// or none, has `grace` to catch up, and is sent nothing until then.
     pub fn open(trust: &Path, dir: &Path, grace: Duration) -> Result<Self, ClientError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| ClientError::File {
             setting: "remember",
@@ -208,13 +203,25 @@ impl Guard {
         Ok(())
     }
 
-    /// When the grace of a server ends that shows less than is remembered.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.state().behind.as_ref().map(|behind| behind.since + self.grace)
+    /// Whether the server showed less than is remembered when it was heard last. Then it is sent nothing: what it took could stand on
+    /// a history that is gone.
+    pub(crate) fn shows_less(&self) -> bool {
+        self.state().behind.is_some()
     }
 
-    /// The grace has ended.
-    pub(crate) fn overdue(&self) -> ClientError {
+    /// Waits until a server that shows less than is remembered is to be asked again; an error once its grace has ended.
+    pub(crate) async fn bear(&self) -> Result<(), ClientError> {
+        let since = self.state().behind.as_ref().map(|behind| behind.since);
+        let (Some(since), now) = (since, Instant::now()) else { return Ok(()) };
+        let deadline = since + self.grace;
+        if now >= deadline {
+            return Err(self.overdue());
+        }
+        sleep_until(deadline.min(now + LOOK_AGAIN)).await;
+        Ok(())
+    }
+
+    fn overdue(&self) -> ClientError {
         let (remembered, shown) = {
             let state = self.state();
             let remembered = state.remembered.as_ref().map(|remembered| remembered.note.clone());
@@ -232,14 +239,18 @@ impl Guard {
         } else {
             let size =
                 shown.as_deref().and_then(|note| judge(&self.policy, note).ok()).map(|(checkpoint, _)| checkpoint.size);
-            warn!(remembered, shown = size, "the server shows an older checkpoint than the one remembered, or none");
+            warn!(
+                remembered,
+                shown = size,
+                "the server shows an older checkpoint than the one remembered, or none; it is waited for"
+            );
             state.behind = Some(Behind { since: Instant::now(), shown });
         }
     }
 
     /// Asks a server for its newest checkpoint and holds it to what is remembered: for commands that open no stream of batches.
     pub async fn look(&self, connection: &Connection) -> Result<(), ClientError> {
-        for look in 1..=LOOKS {
+        loop {
             let shown = connection.newest_checkpoint().await?;
             let old = self.state().remembered.as_ref().map_or(0, |remembered| remembered.checkpoint.size);
             let proof = match &shown {
@@ -247,14 +258,11 @@ impl Guard {
                 _ => Vec::new(),
             };
             self.shown(&shown.map(|shown| shown.note).unwrap_or_default(), &proof)?;
-            if self.deadline().is_none() {
+            if !self.shows_less() {
                 return Ok(());
             }
-            if look < LOOKS {
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
+            self.bear().await?;
         }
-        Err(self.overdue())
     }
 
     /// Whether receipts are to be held against the newest checkpoint.
@@ -325,10 +333,10 @@ impl Guard {
     /// Writes misconduct down and shouts.
     fn caught(&self, misconduct: &Misconduct) -> ClientError {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let text = misconduct.to_text(seconds);
-        let evidence = match write_down(&self.dir, seconds, &text) {
+        let evidence = match write_down(&self.dir, seconds, misconduct) {
             Ok(path) => Some(path),
             Err(error) => {
+                let text = misconduct.to_text(seconds);
                 error!(dir = %self.dir.display(), %error, evidence = text, "the misconduct can't be written down");
                 None
             }
@@ -353,21 +361,4 @@ fn judge(policy: &Policy, note: &str) -> Result<(Checkpoint, bool), String> {
     let note = Note::parse(note.as_bytes()).map_err(|error| error.to_string())?;
     let judgement = policy.check(&note).map_err(|error| error.to_string())?;
     Ok((judgement.checkpoint, judgement.quorum))
-}
-
-fn write_down(dir: &Path, seconds: u64, text: &str) -> std::io::Result<PathBuf> {
-    let is_evidence = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("misconduct-");
-    if fs::read_dir(dir)?.filter_map(Result::ok).filter(is_evidence).count() >= EVIDENCE_MAX {
-        return Err(std::io::Error::other("there are too many files of misconduct: put them somewhere safe"));
-    }
-    let mut number = 0;
-    loop {
-        let more = if number == 0 { String::new() } else { format!("-{number}") };
-        let path = dir.join(format!("misconduct-{seconds}{more}.txt"));
-        match create(&path, text.as_bytes()) {
-            Ok(()) => return Ok(path),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && number < EVIDENCE_MAX => number += 1,
-            Err(error) => return Err(error),
-        }
-    }
 }

@@ -38,6 +38,8 @@ const LINES_AHEAD: usize = 64;
 #[command(after_long_help = "\
 Ends when everything is durable, and prints where in the journal it stands and the chain value after it.
 Gives up when nothing becomes durable for --timeout seconds, and says what the server said last.
+With a trust file nothing is sent to a server that shows an older checkpoint than the one remembered, or none: after 3 s this
+ends with code 5 and a file misconduct-*.txt.
 
 One certificate, one sender: a second one, another append or an agent, that works at the same time with the same
 certificate opens a newer epoch of the source, and the journal takes nothing more of the older one, which then ends with an

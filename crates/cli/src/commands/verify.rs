@@ -23,7 +23,7 @@ use jiff::Zoned;
 use sigillo_http::Roots;
 use sigillo_journal::verify::Demands;
 use sigillo_model::{
-    audit::{Holder, Trust, Walker},
+    audit::{Trust, Walker},
     ids::ChainHash,
     policy::Policy,
     verdict::{self, Outcome, Verdict},
@@ -293,13 +293,8 @@ async fn once(
         (tokio::task::block_in_place(|| walk::local(dir, demands, bar))?, now)
     } else {
         let (connection, guard) = global.connect_guarded().await?;
-        if let (Some(judge), Some(guard)) = (&judge, &guard)
-            && let Ok(shown) =
-                views::read(&guard.remembered(), Holder::Remembered("of this account".into()), &judge.origin)
-        {
-            had.shown.push(shown);
-        }
         if let Some(judge) = &judge {
+            had.shown.extend(views::of_account(guard.as_deref(), &judge.origin));
             // Before the head is asked for: the journal then holds all that they cover.
             let (shown, missing) = walk::served(&connection, &judge.origin).await?;
             had.shown.extend(shown);

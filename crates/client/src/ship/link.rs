@@ -26,20 +26,24 @@ pub fn hello_asking(agent: &str) -> v1::Hello {
     v1::Hello { protocol: PROTOCOL, agent: agent.to_owned(), clock_unix_nano: unix_nanos(), ..Default::default() }
 }
 
-/// Opens a stream, telling what checkpoint is remembered, and holds the welcome to it.
+/// Opens a stream, telling what checkpoint is remembered, and holds the welcome to it. A server that shows less is asked again until it
+/// has caught up or its grace is over; its streams are not used.
 pub(super) async fn open(
     connection: &Connection,
     options: &Options,
     mut hello: v1::Hello,
 ) -> Result<AppendSession, ClientError> {
-    if let Some(guard) = &options.guard {
+    let Some(guard) = &options.guard else { return connection.append(hello).await };
+    loop {
         hello.checkpoint = guard.remembered();
-    }
-    let session = connection.append(hello).await?;
-    if let Some(guard) = &options.guard {
+        let session = connection.append(hello.clone()).await?;
         guard.welcome(&session.welcome)?;
+        if !guard.shows_less() {
+            return Ok(session);
+        }
+        drop(session);
+        guard.bear().await?;
     }
-    Ok(session)
 }
 
 /// The part of a shipper that talks to the server.
@@ -211,7 +215,6 @@ impl Link {
         loop {
             let open = talk.stream.is_some();
             let patience_ends = self.deadline().filter(|_| self.window.bytes() > 0);
-            let grace_ends = self.options.guard.as_ref().and_then(|guard| guard.deadline());
             let may_send = open && talk.throttled_until.is_none() && self.window.may_send(talk.welcome.credit_bytes);
             tokio::select! {
                 biased;
@@ -226,6 +229,10 @@ impl Link {
                     Ok(Some(append_response::Message::Refusal(refusal))) => return self.refused(refusal),
                     Ok(Some(answer)) => {
                         self.answered(&mut talk, answer).await?;
+                        // Not a batch more, and no ack is believed, until it shows again what it has shown before.
+                        if self.options.guard.as_ref().is_some_and(|guard| guard.shows_less()) {
+                            return Ok(talk.end);
+                        }
                         check = check.or_else(|| self.check_receipts());
                     }
                 },
@@ -234,11 +241,6 @@ impl Link {
                     checked.transpose()?;
                 }
                 () = sleep_until(talk.give_up_at), if !open => return Ok(talk.end),
-                () = sleep_until(grace_ends.unwrap_or(talk.heartbeat_at)), if grace_ends.is_some() => {
-                    if let Some(guard) = &self.options.guard {
-                        return Err(guard.overdue());
-                    }
-                }
                 () = sleep_until(talk.throttled_until.unwrap_or(talk.heartbeat_at)), if talk.throttled_until.is_some() => {
                     talk.throttled_until = None;
                     if open {

@@ -167,7 +167,7 @@ async fn checkpoints_of_strangers_and_of_other_journals_are_not_taken() {
 }
 
 #[tokio::test]
-async fn an_older_checkpoint_is_borne_for_a_while_only() {
+async fn nothing_is_shipped_to_a_server_that_shows_an_older_checkpoint() {
     let sender = Sender::new();
     let server = server(Tree::of(1, 9)).await;
     sender.start(&server, &sender.guard(LONG)).await.unwrap();
@@ -175,17 +175,24 @@ async fn an_older_checkpoint_is_borne_for_a_while_only() {
         server.shared().shown = shown;
         // It catches up.
         let guard = sender.guard(LONG);
-        let mut shipper = sender.start(&server, &guard).await.unwrap();
-        ship_one(&mut shipper).await.unwrap();
-        let news = v1::CheckpointNews { checkpoint: Tree::of(1, 9).note(), consistency: Vec::new() };
-        server.shared().news = Some(news);
+        let catching_up = async {
+            sleep(Duration::from_millis(300)).await;
+            server.shared().shown = Tree::of(1, 9);
+        };
+        let (shipper, ()) = tokio::join!(timeout(SOON, sender.start(&server, &guard)), catching_up);
+        let mut shipper = shipper.unwrap().unwrap();
         ship_one(&mut shipper).await.unwrap();
         shipper.close().await;
+    }
+    for shown in [Tree::of(1, 5), Tree::default()] {
+        server.shared().shown = shown;
         // It does not.
-        let mut shipper = sender.start(&server, &sender.guard(Duration::from_millis(300))).await.unwrap();
-        ship_one(&mut shipper).await.unwrap();
-        let error = timeout(SOON, shipper.settled()).await.unwrap().unwrap_err();
-        assert!(matches!(error, ClientError::Misconduct { stale: true, .. }), "{error}");
+        let before = server.shared().durable.len();
+        for _ in 0..2 {
+            let error = sender.start(&server, &sender.guard(Duration::from_millis(300))).await.unwrap_err();
+            assert!(matches!(error, ClientError::Misconduct { stale: true, .. }), "{error}");
+        }
+        assert_eq!(server.shared().durable.len(), before);
         let (misconduct, worth) = sender.evidence();
         assert!(matches!(misconduct, Misconduct::RolledBack { .. }) && worth == Worth::Question);
         for path in fs::read_dir(sender.state()).unwrap().map(|file| file.unwrap().path()) {
@@ -194,6 +201,24 @@ async fn an_older_checkpoint_is_borne_for_a_while_only() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn news_of_an_older_checkpoint_end_an_open_stream() {
+    let sender = Sender::new();
+    let server = server(Tree::of(1, 9)).await;
+    let mut shipper = sender.start(&server, &sender.guard(Duration::from_millis(300))).await.unwrap();
+    ship_one(&mut shipper).await.unwrap();
+    // It comes with the next ack, and the next welcome shows no more.
+    server.shared().shown = Tree::of(1, 5);
+    server.shared().news = Some(v1::CheckpointNews { checkpoint: Tree::of(1, 5).note(), consistency: Vec::new() });
+    ship_one(&mut shipper).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    let before = server.shared().durable.len();
+    let error = ship_one(&mut shipper).await.unwrap_err();
+    assert!(matches!(error, ClientError::Misconduct { stale: true, .. }), "{error}");
+    assert_eq!(server.shared().durable.len(), before, "nothing more is shipped");
+    assert!(matches!(sender.evidence(), (Misconduct::RolledBack { .. }, Worth::Question)));
 }
 
 #[tokio::test]
@@ -206,7 +231,7 @@ async fn people_look_too() {
     sender.guard(LONG).look(&connection).await.unwrap();
     assert_eq!(sender.guard(LONG).remembered(), Tree::of(1, 8).note());
     server.shared().shown = Tree::of(1, 6);
-    let stale = sender.guard(LONG).look(&connection).await.unwrap_err();
+    let stale = sender.guard(Duration::from_millis(300)).look(&connection).await.unwrap_err();
     assert!(matches!(stale, ClientError::Misconduct { stale: true, .. }), "{stale}");
     server.shared().shown = Tree::of(2, 12);
     let forked = sender.guard(LONG).look(&connection).await.unwrap_err();

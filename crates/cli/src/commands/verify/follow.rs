@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use super::{
     Judge, VerifyArgs, say, service,
     state::StateFile,
-    tell, unix_now,
+    tell, unix_now, views,
     walk::{self, Stopped, Walked},
 };
 use crate::{
@@ -100,6 +100,8 @@ struct Audit<'a> {
     file: StateFile,
     walker: Walker,
     connection: Option<Connection>,
+    /// The checkpoint that this account remembered when the connection was made. Each look holds the journal to it.
+    remembered: Option<Shown>,
     /// The checkpoint that is kept with the state.
     kept: Option<Note>,
     /// Sizes behind the walk, with the roots that were proved for them.
@@ -129,7 +131,17 @@ impl<'a> Audit<'a> {
             }
         };
         let walker = Walker::whole(state).held_to(trust);
-        Ok(Self { options, judge, global, file, walker, connection: None, kept, proved: BTreeMap::new() })
+        Ok(Self {
+            options,
+            judge,
+            global,
+            file,
+            walker,
+            connection: None,
+            remembered: None,
+            kept,
+            proved: BTreeMap::new(),
+        })
     }
 
     /// Looks again and again. Returns the code to end with.
@@ -213,8 +225,13 @@ impl<'a> Audit<'a> {
         let mut had = self.judge.views.gather().await?;
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.global.connect_guarded().await?.0,
+            None => {
+                let (connection, guard) = self.global.connect_guarded().await?;
+                self.remembered = views::of_account(guard.as_deref(), &self.judge.origin);
+                connection
+            }
         };
+        had.shown.extend(self.remembered.clone());
         let (shown, missing) = walk::served(&connection, &self.judge.origin).await?;
         service::reached(true);
         had.shown.extend(shown);

@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use sha2::{Digest, Sha256};
+use sigillo_client::Guard;
 use sigillo_http::{Link, Roots, Url};
 use sigillo_model::{
     audit::{Holder, Shown},
@@ -56,6 +57,11 @@ pub(super) fn read(bytes: &[u8], by: Holder, origin: &str) -> Result<Shown, Stri
     let shown = Shown::new(note, by).map_err(|error| error.to_string())?;
     let of = &shown.checkpoint().origin;
     if of == origin { Ok(shown) } else { Err(format!("it is of the log {of}, the trust file is for {origin}")) }
+}
+
+/// The checkpoint that this account remembers of the journal of a connection.
+pub(super) fn of_account(guard: Option<&Guard>, origin: &str) -> Option<Shown> {
+    read(&guard?.remembered(), Holder::Remembered("of this account".to_owned()), origin).ok()
 }
 
 /// Where checkpoints that others hold are to be had.
