@@ -72,7 +72,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Tail(args) => tail::run(args, &global).await,
         Command::Append(args) => append::run(args, &global).await,
         Command::Head(args) => head::run(args, &global).await,
-        Command::Verify(args) => verify::run(args, &global).await,
+        Command::Verify(args) => Box::pin(verify::run(args, &global)).await,
         Command::Key(args) => key::run(&args),
         Command::Evidence(args) => evidence::run(args, &global).await,
         Command::Log(args) => log::run(args, &global).await,

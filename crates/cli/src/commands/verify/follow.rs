@@ -223,13 +223,12 @@ impl<'a> Audit<'a> {
     /// Walks what is new, and judges all of it.
     async fn look(&mut self) -> Result<(Walked, Outcome), Stopped> {
         let mut had = self.judge.views.gather().await?;
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => {
-                let (connection, guard) = self.global.connect_guarded().await?;
-                self.remembered = views::of_account(guard.as_deref(), &self.judge.origin);
-                connection
-            }
+        let connection = if let Some(connection) = self.connection.take() {
+            connection
+        } else {
+            let (connection, guard) = self.global.connect_guarded().await?;
+            self.remembered = views::of_account(guard.as_deref(), &self.judge.origin);
+            connection
         };
         had.shown.extend(self.remembered.clone());
         let (shown, missing) = walk::served(&connection, &self.judge.origin).await?;
