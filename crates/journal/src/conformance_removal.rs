@@ -70,7 +70,9 @@ impl Trial {
             self.store.carried.lock().unwrap().push_back(carried);
         }
         let sent = self.send(usize::from(OWN)).await;
-        assert_eq!(sent.is_ok(), fate == Fate::Good, "{sent:?}");
+        // The thread that carries the statement out may poison the journal before the statement's sender is answered.
+        let may_be_unsure = fate == Fate::Good && matches!(carried, Fate::Lost | Fate::Kept);
+        assert!(may_be_unsure || sent.is_ok() == (fate == Fate::Good), "{sent:?}");
         if fate != Fate::Good {
             return;
         }
