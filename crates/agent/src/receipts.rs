@@ -10,14 +10,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sigillo_client::Guard;
+use sigillo_client::{Guard, files::replace};
 use sigillo_model::{
     ids::{Origin, SourceId},
     receipt::SignedReceipt,
 };
 use sigillo_proto::{receipt::signed, v1};
 
-use crate::{AgentError, state::replace};
+use crate::AgentError;
 
 /// Bytes of `receipts` from which on it is rotated.
 const ROTATE_AT_BYTES: u64 = 4 << 20;

@@ -343,7 +343,7 @@ mod tests {
         );
         fs::write(dir.path().join("agent.toml"), config).unwrap();
         // Where the new state would be written something stands in the way, also for root.
-        fs::create_dir_all(dir.path().join("state/state.new")).unwrap();
+        fs::create_dir_all(dir.path().join("state/state.json.new")).unwrap();
         let config = Config::load(&dir.path().join("agent.toml")).unwrap();
         let error = run(config, Mode::Once, CancellationToken::new()).await.unwrap_err();
         assert!(matches!(error, AgentError::State { .. }), "{error}");

@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Write},
+    io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use sigillo_client::ClientError;
+use sigillo_client::{ClientError, files::replace};
 
 use crate::{AgentError, source::Mark};
 
@@ -163,17 +163,6 @@ impl StateDir {
             what: format!("can't be written ({error}): free space, or correct the directory's rights"),
         }
     }
-}
-
-/// Replaces a file so that after any crash either the old or the new content is there, readable by this account alone.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = open_private(&new)?;
-    file.set_len(0)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn open_private(path: &Path) -> io::Result<File> {

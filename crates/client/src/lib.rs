@@ -8,6 +8,7 @@ mod backoff;
 mod connection;
 mod endpoint;
 mod error;
+pub mod files;
 mod guard;
 mod log;
 mod session;

@@ -7,7 +7,7 @@ use std::{
 
 use sigillo_model::misconduct::{MISCONDUCT_MAX_BYTES, Misconduct};
 
-use super::memory::create;
+use crate::files::create;
 
 /// Files of misconduct in a folder beyond which no more are written.
 const FILES_MAX: usize = 64;

@@ -1,16 +1,14 @@
 //! The checkpoint that is remembered of a journal, in a file that survives crashes and is not believed when it is damaged.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
 use sigillo_model::{entry::checksum, note::NOTE_MAX_BYTES};
 
-use crate::ClientError;
+use crate::{ClientError, files::replace};
 
 const HEADER: &str = "sigillo remembered v1";
 /// Bytes of the lines before the note, at most.
@@ -60,29 +58,6 @@ impl Memory {
 
 fn content(note: &str) -> String {
     format!("{HEADER}\n{}\n\n{note}", hex::encode(checksum(note.as_bytes())))
-}
-
-/// Replaces a file so that after any crash either the old or the new content is there, readable by this account alone.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    sync_folder(path)
-}
-
-/// Writes a file that is not there yet, durably.
-pub(super) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    sync_folder(path)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use sigillo_client::files;
 use sigillo_model::{
     audit::Judged,
     note::{KeyKind, Note, SigningKey},
 };
 
-use super::disk;
 use crate::failure::Failure;
 
 /// Bytes of a key's file at most.
@@ -69,7 +69,7 @@ impl Cosigner {
         let others = judged.note.signatures().iter().filter(|other| !is_mine(other.name(), other.id()));
         let signatures = others.cloned().chain([signature]).collect();
         let note = Note::new(text, signatures).map_err(|error| cannot(&error))?;
-        disk::replace(&self.out, &note.to_bytes())?;
+        files::replace(&self.out, &note.to_bytes())?;
         self.done = Some(text.to_owned());
         Ok(())
     }

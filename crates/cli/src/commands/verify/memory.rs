@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sigillo_client::files;
 use sigillo_model::audit::Judged;
 
-use super::disk;
 use crate::failure::Failure;
 
 /// Files that are kept at most.
@@ -43,7 +43,7 @@ impl Memory {
         if fs::read(&path).is_ok_and(|known| known == bytes) {
             return Ok(());
         }
-        disk::replace(&path, &bytes)?;
+        files::replace(&path, &bytes)?;
         let mut sizes = self.sizes()?;
         let mut removed = false;
         while let Some(index) = superfluous(&sizes) {
@@ -51,7 +51,7 @@ impl Memory {
             removed = true;
         }
         if removed {
-            disk::sync_folder(&self.dir.join("any"))?;
+            files::sync_folder(&self.dir.join("any"))?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sigillo_client::files;
 use sigillo_model::audit::Saved;
 
 use super::disk;
@@ -42,6 +43,6 @@ impl StateFile {
 
     /// Keeps it durably, in one step.
     pub(super) fn keep(&self, saved: &Saved) -> Result<(), Failure> {
-        Ok(disk::replace(&self.path, &saved.encode())?)
+        Ok(files::replace(&self.path, &saved.encode())?)
     }
 }
