@@ -88,16 +88,7 @@ pub enum VerifyError {
 /// Verifies the journal in `dir`, whose server is stopped. Changes nothing in the database. Blocks; `progress` is called after
 /// every few thousand records.
 pub fn verify(dir: &Path, progress: impl FnMut(Progress)) -> Result<Report, VerifyError> {
-    verify_meeting(dir, None, progress)
-}
-
-/// As [`verify`], and demands that the journal once had the head that somebody noted: size and chain value.
-pub fn verify_meeting(
-    dir: &Path,
-    noted: Option<(u64, ChainHash)>,
-    progress: impl FnMut(Progress),
-) -> Result<Report, VerifyError> {
-    verify_demanding(dir, Demands { noted, ..Demands::default() }, progress)
+    verify_demanding(dir, Demands::default(), progress)
 }
 
 /// As [`verify`], and holds the journal to these demands.
