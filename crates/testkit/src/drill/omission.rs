@@ -8,17 +8,7 @@ mod file;
 mod journal;
 mod keys;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
-    thread,
-    time::Instant,
-};
+use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use rand::Rng;
@@ -39,7 +29,7 @@ use self::{
     journal::{Content, Journal, Piece, Plan, Sealed},
     keys::{Keys, NOW_S},
 };
-use super::{Tally, random};
+use super::{Tally, Trials, random};
 use crate::{binaries::run as run_binary, records::records};
 
 const SOURCES: [(&str, Class); 4] =
@@ -222,45 +212,8 @@ pub fn run(options: &Options) -> Result<Tally> {
     fs::write(dir.path().join("trust.txt"), &base.keys.trust)?;
     println!("built {} records in {:.1} s", base.journal.size(), began.elapsed().as_secs_f64());
 
-    let next = AtomicU32::new(0);
-    let results = Mutex::new(BTreeMap::<String, Tally>::new());
-    let one = |trial: u32| {
-        let (kind, outcome) = hold(&base, dir.path(), seed, trial);
-        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-        results.entry(kind.clone()).or_default().count(outcome.is_ok());
-        match outcome {
-            Ok(said) if options.verbose => println!("trial {trial} ({kind}): {said}"),
-            Ok(_) => {}
-            Err(error) => println!("trial {trial} ({kind}) failed: {error:#}"),
-        }
-    };
-    if let Some(trial) = options.only {
-        one(trial);
-    } else {
-        thread::scope(|scope| {
-            for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
-                scope.spawn(|| {
-                    loop {
-                        let trial = next.fetch_add(1, Ordering::Relaxed);
-                        if trial >= options.trials.saturating_mul(2) {
-                            break;
-                        }
-                        one(trial);
-                    }
-                });
-            }
-        });
-    }
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut all = Tally::default();
-    println!("{:<64} {:>6} {:>6}", "kind", "passed", "failed");
-    for (kind, tally) in &results {
-        println!("{kind:<64} {:>6} {:>6}", tally.passed, tally.failed);
-        all.passed += tally.passed;
-        all.failed += tally.failed;
-    }
-    println!("took {:.1} s", began.elapsed().as_secs_f64());
-    Ok(all)
+    let asked = Trials { attacks: options.trials, only: options.only, verbose: options.verbose };
+    Ok(asked.hold(began, |trial| hold(&base, dir.path(), seed, trial)))
 }
 
 /// Even trials are attacks, odd ones controls.

@@ -7,17 +7,7 @@ mod image;
 mod owner;
 mod verdict;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
-    thread,
-    time::Instant,
-};
+use std::{fs, path::Path, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use rand::Rng;
@@ -31,7 +21,7 @@ use self::{
     image::{Images, copy_all, copy_linked},
     verdict::{Place, Verdict, verify},
 };
-use super::{Tally, random};
+use super::{Tally, Trials, random};
 use crate::{config, database::Database};
 
 /// Records of the journal, unless said otherwise.
@@ -62,6 +52,12 @@ pub struct Options {
     /// Print what `sigillo verify` says of each edit
     #[arg(long)]
     pub verbose: bool,
+}
+
+impl Options {
+    fn asked(&self) -> Trials {
+        Trials { attacks: self.trials, only: self.only, verbose: self.verbose }
+    }
 }
 
 /// What is not an alteration.
@@ -95,48 +91,7 @@ pub fn run(options: &Options) -> Result<Tally> {
     let images = Images::build(dir.path(), records, seed).context("the journal could not be built")?;
     println!("built {} entries in {:.1} s", images.entries.len(), began.elapsed().as_secs_f64());
     let stage = Stage { images: &images, dir: dir.path(), seed };
-    Ok(hold_all(options, began, |trial| stage.hold(trial)))
-}
-
-/// Holds as many trials as are asked for and as many controls, on all cores, and prints what came of each kind. `hold` gives
-/// the kind of a trial, and what was said or what is wrong.
-fn hold_all(options: &Options, began: Instant, hold: impl Fn(u32) -> (String, Result<String>) + Sync) -> Tally {
-    let results = Mutex::new(BTreeMap::<String, Tally>::new());
-    let one = |trial: u32| {
-        let (kind, outcome) = hold(trial);
-        let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
-        results.entry(kind.clone()).or_default().count(outcome.is_ok());
-        match outcome {
-            Ok(said) if options.verbose => println!("trial {trial} ({kind}): {said}"),
-            Ok(_) => {}
-            Err(error) => println!("trial {trial} ({kind}) failed: {error:#}"),
-        }
-    };
-    if let Some(trial) = options.only {
-        one(trial);
-    } else {
-        let next = AtomicU32::new(0);
-        let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|trial| *trial < options.trials * 2);
-        thread::scope(|scope| {
-            for _ in 0..thread::available_parallelism().map_or(2, usize::from) {
-                scope.spawn(|| {
-                    while let Some(trial) = take() {
-                        one(trial);
-                    }
-                });
-            }
-        });
-    }
-    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut all = Tally::default();
-    println!("{:<76} {:>6} {:>6}", "kind", "passed", "failed");
-    for (kind, tally) in &results {
-        println!("{kind:<76} {:>6} {:>6}", tally.passed, tally.failed);
-        all.passed += tally.passed;
-        all.failed += tally.failed;
-    }
-    println!("took {:.1} s", began.elapsed().as_secs_f64());
-    all
+    Ok(options.asked().hold(began, |trial| stage.hold(trial)))
 }
 
 /// What all trials have in common.

@@ -46,7 +46,7 @@ use self::{
     hands::{Expected, Hands, Said},
     image::Image,
 };
-use super::{Options, hold_all, image::copy_linked};
+use super::{Options, image::copy_linked};
 use crate::drill::{Tally, random};
 
 /// Records of the journal, unless said otherwise.
@@ -80,7 +80,7 @@ pub(super) fn run(options: &Options) -> Result<Tally> {
     let (batches, took) = (image.pieces.len(), began.elapsed().as_secs_f64());
     println!("built {batches} batches with checkpoints of {:?} records in {took:.1} s", image.sizes());
     let stage = Stage { image: &image, dir: dir.path(), seed, without: options.without };
-    Ok(hold_all(options, began, |trial| stage.hold(trial)))
+    Ok(options.asked().hold(began, |trial| stage.hold(trial)))
 }
 
 /// What all trials have in common.
