@@ -3,7 +3,8 @@
 use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
-use sigillo_testkit::binaries::run;
+use sigillo_testkit::{binaries::run, server::Server};
+use tempfile::TempDir;
 
 use crate::support::{Dev, said, ship_file, sigillo, sigillo_json, sigillo_ok};
 
@@ -68,17 +69,24 @@ fn what_a_search_finds_is_proved_offline() {
     assert!(names.contains(&"read.opened") && names.contains(&"read.closed"), "{names:?}");
 }
 
-#[test]
-fn a_whole_run_is_shown_to_be_whole() {
+/// A server with lines in its journal that is about to write a counters record.
+fn counted() -> (Server, TempDir) {
     let dev = Dev::start();
     dev.ship("app.log", lines().as_bytes());
-    // A counters record is written once a minute, and with the first checkpoint after a start.
-    let stopped = dev.server.stop().unwrap();
+    let Dev { server, dir } = dev;
+    // It is written once a minute, and with the first checkpoint after a start.
+    let stopped = server.stop().unwrap();
     assert!(stopped.status.success(), "{}", stopped.command.log_tail());
     let server = stopped.command.start().unwrap();
-    let dir = dev.dir.path();
-    fs::write(dir.join("more.log"), "one more line\n").unwrap();
-    ship_file(dir, "more.log");
+    fs::write(dir.path().join("more.log"), "one more line\n").unwrap();
+    ship_file(dir.path(), "more.log");
+    (server, dir)
+}
+
+#[test]
+fn a_whole_run_is_shown_to_be_whole() {
+    let (server, dir) = counted();
+    let dir = dir.path();
 
     let arguments = ["evidence", "word3", "--complete", "--source", "dev-agent", "--reason", "case 8", "--out"];
     let mut attempt = 0;
@@ -116,15 +124,8 @@ fn auditor(dir: &Path, name: &str) -> (String, String) {
 
 #[test]
 fn what_an_auditor_has_cosigned_is_complete_by_the_auditors_word() {
-    let dev = Dev::start();
-    dev.ship("app.log", lines().as_bytes());
-    // As above: a counters record comes with the first checkpoint after a start.
-    let stopped = dev.server.stop().unwrap();
-    assert!(stopped.status.success(), "{}", stopped.command.log_tail());
-    let server = stopped.command.start().unwrap();
-    let dir = dev.dir.path();
-    fs::write(dir.join("more.log"), "one more line\n").unwrap();
-    ship_file(dir, "more.log");
+    let (server, dir) = counted();
+    let dir = dir.path();
 
     let (key, trust) = auditor(dir, "auditor.test");
     let (_, other_trust) = auditor(dir, "other.test");

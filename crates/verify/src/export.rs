@@ -125,12 +125,8 @@ pub fn export<R: Read + Seek>(
     tree: &Tree,
     folder: &Path,
 ) -> Result<(), ExportError> {
-    let write = |path: &Path| {
-        let path = path.to_owned();
-        move |error| ExportError::Write { path, error }
-    };
-    fs::create_dir_all(folder).map_err(write(folder))?;
-    if fs::read_dir(folder).map_err(write(folder))?.next().is_some() {
+    fs::create_dir_all(folder).map_err(unwritten(folder))?;
+    if fs::read_dir(folder).map_err(unwritten(folder))?.next().is_some() {
         return Err(ExportError::NotEmpty(folder.to_owned()));
     }
     fill(input, policy, verdict, tree, folder).inspect_err(|_| {
@@ -142,6 +138,12 @@ pub fn export<R: Read + Seek>(
     })
 }
 
+/// For what could not be written at `path`.
+fn unwritten(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
+    let path = path.to_owned();
+    move |error| ExportError::Write { path, error }
+}
+
 /// Fills an empty folder.
 fn fill<R: Read + Seek>(
     mut input: R,
@@ -150,14 +152,10 @@ fn fill<R: Read + Seek>(
     tree: &Tree,
     folder: &Path,
 ) -> Result<(), ExportError> {
-    let write = |path: &Path| {
-        let path = path.to_owned();
-        move |error| ExportError::Write { path, error }
-    };
     let proofs = folder.join("proofs");
-    fs::create_dir(&proofs).map_err(write(&proofs))?;
+    fs::create_dir(&proofs).map_err(unwritten(&proofs))?;
     let unfinished = folder.join(UNFINISHED);
-    let records = BufWriter::new(File::create_new(&unfinished).map_err(write(&unfinished))?);
+    let records = BufWriter::new(File::create_new(&unfinished).map_err(unwritten(&unfinished))?);
     let note = Note::parse(&verdict.report.checkpoint.note)?;
     let mut exporter = Exporter { verdict, tree, note, proofs, records, error: None };
     input.rewind().map_err(ReadError::from)?;
@@ -165,21 +163,21 @@ fn fill<R: Read + Seek>(
     if let Some(error) = exporter.error {
         return Err(error);
     }
-    exporter.records.flush().map_err(write(&unfinished))?;
+    exporter.records.flush().map_err(unwritten(&unfinished))?;
     if again != *verdict {
         return Err(ReadError::from(io::Error::other("it was changed while it was read")).into());
     }
     let checkpoint = folder.join("checkpoint");
-    fs::write(&checkpoint, &verdict.report.checkpoint.note).map_err(write(&checkpoint))?;
+    fs::write(&checkpoint, &verdict.report.checkpoint.note).map_err(unwritten(&checkpoint))?;
     let tokens = folder.join("tokens");
     for token in verdict.report.attachments.iter().filter(|attachment| attachment.kind == Kind::Token) {
-        fs::create_dir_all(&tokens).map_err(write(&tokens))?;
+        fs::create_dir_all(&tokens).map_err(unwritten(&tokens))?;
         // The name was checked when the file was read: it has no path.
         let path = tokens.join(&token.name);
-        fs::write(&path, &token.bytes).map_err(write(&path))?;
+        fs::write(&path, &token.bytes).map_err(unwritten(&path))?;
     }
     let path = folder.join("records.jsonl");
-    fs::rename(&unfinished, &path).map_err(write(&path))
+    fs::rename(&unfinished, &path).map_err(unwritten(&path))
 }
 
 struct Exporter<'a> {
@@ -206,15 +204,14 @@ impl Watch for Exporter<'_> {
 impl Exporter<'_> {
     fn write(&mut self, record: &RecordView<'_>, link: &RecordLink) -> Result<(), ExportError> {
         let object = safe_json(&self.object(record));
-        let write = |path: PathBuf| move |error| ExportError::Write { path, error };
         let file = self.proofs.with_file_name(UNFINISHED);
-        writeln!(self.records, "{object}").map_err(write(file))?;
+        writeln!(self.records, "{object}").map_err(unwritten(&file))?;
         let seq = record.envelope.seq.get();
         let hashes = self.tree.inclusion(seq, self.verdict.report.checkpoint.size);
         let hashes = hashes.ok_or_else(|| ReadError::from(io::Error::other("it was changed while it was read")))?;
         let proof = TlogProof { extra: link.encode(), index: seq, hashes, checkpoint: self.note.clone() };
         let path = self.proofs.join(format!("{seq}.tlog-proof"));
-        fs::write(&path, proof.to_string()).map_err(write(path))
+        fs::write(&path, proof.to_string()).map_err(unwritten(&path))
     }
 
     /// All fields of a record, and what the file proves about it.
