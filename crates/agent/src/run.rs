@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use sd_notify::NotifyState;
 use sigillo_client::{
     Backoff, ClientError, Connection, Guard,
@@ -27,7 +28,7 @@ use crate::{
     AGENT, AgentError, Config,
     receipts::Receipts,
     record::Stream,
-    source::{Chunk, Mark, file, journald, stdin},
+    source::{Chunk, Feed, file, journald, stdin},
     state::{State, StateDir},
 };
 
@@ -74,8 +75,8 @@ async fn ship(config: Config, mode: Mode, stop: CancellationToken, state_dir: Ar
     let Some(shipper) = unless(&stop, start(&config, &state, guard.as_ref(), mode)).await else {
         return Ok(());
     };
-    let (shipper, marks) = (shipper?, VecDeque::new());
-    let mut agent = Agent { state_dir, shipper, state, receipts, guard, marks, save_at: None };
+    let (shipper, unsettled) = (shipper?, VecDeque::new());
+    let mut agent = Agent { state_dir, shipper, state, receipts, guard, unsettled, save_at: None };
 
     let (chunks_end, mut chunks) = mpsc::channel(CHUNKS);
     let mut sources = spawn_sources(&config, &agent.state, mode, &chunks_end);
@@ -100,14 +101,22 @@ async fn ship(config: Config, mode: Mode, stop: CancellationToken, state_dir: Ar
     Ok(())
 }
 
+/// A chunk whose records were pushed.
+struct Unsettled {
+    key: Arc<str>,
+    mark: Option<Bytes>,
+    /// Records of it that are not settled.
+    records: u64,
+}
+
 struct Agent {
     state_dir: Arc<StateDir>,
     shipper: Shipper,
     state: State,
     receipts: Receipts,
     guard: Option<Arc<Guard>>,
-    /// One per record that is not settled, oldest first.
-    marks: VecDeque<(Arc<str>, Mark)>,
+    /// One per chunk that is not settled, oldest first.
+    unsettled: VecDeque<Unsettled>,
     /// When the state must be saved, if it has changed.
     save_at: Option<Instant>,
 }
@@ -140,9 +149,10 @@ impl Agent {
     }
 
     async fn push(&mut self, chunk: Chunk, stop: &CancellationToken) -> Result<(), AgentError> {
-        for item in chunk.items {
-            match unless(stop, self.shipper.push(&item.record)).await {
-                Some(Ok(())) => self.marks.push_back((Arc::clone(&chunk.key), item.mark)),
+        let mut records = 0;
+        for record in &chunk.records {
+            match unless(stop, self.shipper.push(record)).await {
+                Some(Ok(())) => records += 1,
                 Some(Err(ClientError::Record(error))) => {
                     error!(source = %chunk.key, %error, "a line can't be made into a record; it stays in its source");
                 }
@@ -150,6 +160,7 @@ impl Agent {
                 None => return Ok(()),
             }
         }
+        self.unsettled.push_back(Unsettled { key: chunk.key, mark: chunk.mark, records });
         while let Some(settled) = self.shipper.settled_so_far()? {
             self.settle(settled, stop).await?;
         }
@@ -188,15 +199,17 @@ impl Agent {
                 );
             }
         }
-        let count = usize::try_from(settled.records).unwrap_or(usize::MAX).min(self.marks.len());
-        let mut settled_marks = self.marks.drain(..count).peekable();
-        while let Some((key, mark)) = settled_marks.next() {
-            // Of a run of marks of one source the last one says it all.
-            if settled_marks.peek().is_none_or(|(next, _)| !Arc::ptr_eq(next, &key)) {
+        let mut left = settled.records;
+        while let Some(first) = self.unsettled.front_mut() {
+            let taken = left.min(first.records);
+            (left, first.records) = (left - taken, first.records - taken);
+            if first.records > 0 {
+                break;
+            }
+            if let Some(Unsettled { key, mark: Some(mark), .. }) = self.unsettled.pop_front() {
                 self.state.remember(&key, &mark);
             }
         }
-        drop(settled_marks);
         self.state.epoch = settled.position.epoch.get();
         self.state.next = settled.position.next.get();
         self.state.head = settled.position.head.to_string();
@@ -297,18 +310,17 @@ fn spawn_sources(
 ) -> JoinSet<Result<(), AgentError>> {
     let stream = |name: String| Stream { host: config.host.clone(), tenant: config.tenant.clone(), name };
     let mut sources = JoinSet::new();
+    let (feed, marks) = (Feed::new(chunks.clone()), state.marks());
     for file in &config.files {
         let name = file.path.to_string_lossy().into_owned();
-        let place = state.files.get(&name).cloned();
-        sources.spawn(file::follow(file.path.clone(), stream(name), place, mode, chunks.clone()));
+        sources.spawn(file::follow(file.path.clone(), stream(name), Arc::clone(&marks), mode, feed.clone()));
     }
     for settings in &config.journald {
-        let cursor = state.journald.get(&settings.key()).cloned();
         let stream = stream("journald".into());
-        sources.spawn(journald::follow(settings.clone(), stream, cursor, mode, chunks.clone()));
+        sources.spawn(journald::follow(settings.clone(), stream, Arc::clone(&marks), mode, feed.clone()));
     }
     if config.reads_stdin() {
-        sources.spawn(stdin::read(stream("stdin".into()), chunks.clone()));
+        sources.spawn(stdin::read(stream("stdin".into()), feed));
     }
     sources
 }

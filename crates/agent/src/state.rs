@@ -6,15 +6,21 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sigillo_client::{ClientError, files::replace};
 
-use crate::{AgentError, source::Mark};
+use crate::{
+    AgentError,
+    source::{Mark, Marks},
+};
 
 const VERSION: u32 = 1;
+/// What the key of a reading of the systemd journal begins with; its units follow.
+const JOURNALD: &str = "journald ";
 /// While this file stands nothing is shipped.
 const MISCONDUCT: &str = "misconduct";
 
@@ -54,16 +60,26 @@ pub(crate) struct State {
 
 impl State {
     /// Remembers how far the source of this key was acknowledged.
-    pub(crate) fn remember(&mut self, key: &str, mark: &Mark) {
-        match mark {
-            Mark::File { file, offset, pieces } => {
-                self.files.insert(key.to_owned(), file.place(*offset, *pieces));
+    pub(crate) fn remember(&mut self, key: &str, mark: &[u8]) {
+        match serde_json::from_slice(mark) {
+            Ok(Mark::File(place)) => drop(self.files.insert(key.to_owned(), place)),
+            Ok(Mark::Cursor(cursor)) => {
+                let units = key.strip_prefix(JOURNALD).unwrap_or(key);
+                drop(self.journald.insert(units.to_owned(), cursor));
             }
-            Mark::Cursor(cursor) => {
-                self.journald.insert(key.to_owned(), cursor.to_string());
-            }
-            Mark::Nowhere => {}
+            Err(_) => {}
         }
+    }
+
+    /// How far each source was acknowledged, by its key.
+    pub(crate) fn marks(&self) -> Marks {
+        let bytes = |mark: &Mark| mark.to_bytes();
+        let files =
+            self.files.iter().map(|(path, place)| (Arc::from(path.as_str()), bytes(&Mark::File(place.clone()))));
+        let cursor = |(units, cursor): (&String, &String)| {
+            (Arc::from(format!("{JOURNALD}{units}")), bytes(&Mark::Cursor(cursor.clone())))
+        };
+        Arc::new(files.chain(self.journald.iter().map(cursor)).collect())
     }
 }
 

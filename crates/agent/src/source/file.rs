@@ -14,7 +14,8 @@ use std::{
 };
 
 use sigillo_client::unix_nanos;
-use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
+use sigillo_model::record::Record;
+use tokio::{task::spawn_blocking, time::sleep};
 use tracing::{info, warn};
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     line::{LINE_MAX_BYTES, Piece, Splitter},
     record::Stream,
     run::Mode,
-    source::{Chunk, Item, Mark, hand_over},
+    source::{Chunk, Feed, Mark, Marks},
     state::FilePlace,
 };
 
@@ -38,15 +39,17 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// By what a file is recognized.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct FileId {
+struct FileId {
     dev: u64,
     inode: u64,
     beginning: Vec<u8>,
 }
 
+type Item = (Record, Option<Mark>);
+
 impl FileId {
-    /// The state's form.
-    pub(crate) fn place(&self, offset: u64, pieces: u32) -> FilePlace {
+    /// As it is remembered.
+    fn place(&self, offset: u64, pieces: u32) -> FilePlace {
         let Self { dev, inode, beginning } = self;
         FilePlace { dev: *dev, inode: *inode, offset, pieces, beginning: hex::encode(beginning) }
     }
@@ -60,11 +63,15 @@ impl FileId {
 pub(crate) async fn follow(
     path: PathBuf,
     stream: Stream,
-    place: Option<FilePlace>,
+    marks: Marks,
     mode: Mode,
-    chunks: mpsc::Sender<Chunk>,
+    feed: Feed,
 ) -> Result<(), AgentError> {
     let key = Arc::from(path.to_string_lossy());
+    let place = marks.get(&key).and_then(|mark| match serde_json::from_slice(mark) {
+        Ok(Mark::File(place)) => Some(place),
+        _ => None,
+    });
     let grace = if mode == Mode::Once { Duration::ZERO } else { GRACE };
     let mut follower = Follower::new(path, stream, place, grace);
     loop {
@@ -82,8 +89,10 @@ pub(crate) async fn follow(
             Ok(items) if items.is_empty() && mode == Mode::Once => return Ok(()),
             Ok(items) if items.is_empty() => POLL,
             Ok(items) => {
-                if !hand_over(&chunks, &key, items).await {
-                    return Ok(());
+                for chunk in Chunk::cut(&key, items) {
+                    if !feed.hand_over(chunk).await {
+                        return Ok(());
+                    }
                 }
                 continue;
             }
@@ -278,13 +287,13 @@ impl Open {
     }
 
     fn mark(&self) -> Mark {
-        Mark::File { file: Arc::clone(&self.id), offset: self.done, pieces: self.splitter.pieces() }
+        Mark::File(self.id.place(self.done, self.splitter.pieces()))
     }
 }
 
 fn items(stream: &Stream, pieces: Vec<(Piece, Mark)>) -> Vec<Item> {
     let observed = unix_nanos();
-    pieces.into_iter().map(|(piece, mark)| Item { record: stream.line(piece, observed), mark }).collect()
+    pieces.into_iter().map(|(piece, mark)| (stream.line(piece, observed), Some(mark))).collect()
 }
 
 /// The file of `place` under another name beside `path`, as log rotation leaves it.

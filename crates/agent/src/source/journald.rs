@@ -6,7 +6,8 @@ use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::Value;
 use sigillo_client::{Backoff, unix_nanos};
-use tokio::{io::AsyncReadExt, process::Command, sync::mpsc, time::sleep};
+use sigillo_model::record::Record;
+use tokio::{io::AsyncReadExt, process::Command, time::sleep};
 use tracing::{info, warn};
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     line::{Piece, Splitter, split_message},
     record::Stream,
     run::Mode,
-    source::{Chunk, Item, Mark, hand_over},
+    source::{Chunk, Feed, Mark, Marks},
     stamp::Stamp,
 };
 
@@ -26,16 +27,19 @@ const ENTRY_MAX_BYTES: usize = 4 << 20;
 pub(crate) async fn follow(
     settings: JournaldSettings,
     stream: Stream,
-    cursor: Option<String>,
+    marks: Marks,
     mode: Mode,
-    chunks: mpsc::Sender<Chunk>,
+    feed: Feed,
 ) -> Result<(), AgentError> {
-    let key = Arc::from(settings.key());
-    let mut cursor = cursor.map(Arc::from);
+    let key = Arc::from(format!("journald {}", settings.key()));
+    let mut cursor = marks.get(&key).and_then(|mark| match serde_json::from_slice(mark) {
+        Ok(Mark::Cursor(cursor)) => Some(Arc::from(cursor)),
+        _ => None,
+    });
     let mut backoff = Backoff::default();
     loop {
         let before = cursor.clone();
-        let result = read(&settings, &stream, &mut cursor, mode, &chunks, &key).await;
+        let result = read(&settings, &stream, &mut cursor, mode, &feed, &key).await;
         let error = match result {
             Ok(Ended::Wanted) => return Ok(()),
             Ok(Ended::Itself(status)) if mode == Mode::Once && status.success() => return Ok(()),
@@ -69,7 +73,7 @@ async fn read(
     stream: &Stream,
     cursor: &mut Option<Arc<str>>,
     mode: Mode,
-    chunks: &mpsc::Sender<Chunk>,
+    feed: &Feed,
     key: &Arc<str>,
 ) -> io::Result<Ended> {
     let mut command = Command::new("journalctl");
@@ -99,8 +103,10 @@ async fn read(
         while let Some(piece) = splitter.next_piece() {
             records(stream, piece, observed, cursor, &mut items);
         }
-        if !hand_over(chunks, key, items).await {
-            return Ok(Ended::Wanted);
+        for chunk in Chunk::cut(key, items) {
+            if !feed.hand_over(chunk).await {
+                return Ok(Ended::Wanted);
+            }
         }
     }
 }
@@ -127,7 +133,13 @@ struct Entry {
 }
 
 /// Makes records of one line of journalctl's output. A line that is not understood is sent as it is.
-fn records(stream: &Stream, line: Piece, observed: u64, cursor: &mut Option<Arc<str>>, items: &mut Vec<Item>) {
+fn records(
+    stream: &Stream,
+    line: Piece,
+    observed: u64,
+    cursor: &mut Option<Arc<str>>,
+    items: &mut Vec<(Record, Option<Mark>)>,
+) {
     let entry = if line.fragment.is_none() { serde_json::from_slice::<Entry>(&line.bytes).ok() } else { None };
     let before = cursor.clone();
     let mut push = |pieces: Vec<Piece>, stream: &Stream, stamp: Stamp<'_>, after: Option<&Arc<str>>| {
@@ -135,8 +147,8 @@ fn records(stream: &Stream, line: Piece, observed: u64, cursor: &mut Option<Arc<
         for (index, piece) in pieces.into_iter().enumerate() {
             // An entry counts as read with its last piece.
             let place = if index + 1 == count { after } else { before.as_ref() };
-            let mark = place.map_or(Mark::Nowhere, |place| Mark::Cursor(Arc::clone(place)));
-            items.push(Item { record: stream.record(piece, stamp, observed), mark });
+            let mark = place.map(|place| Mark::Cursor(place.to_string()));
+            items.push((stream.record(piece, stamp, observed), mark));
         }
     };
     let Some(entry) = entry else {
@@ -183,7 +195,7 @@ mod tests {
         let (mut cursor, mut items) = (None, Vec::new());
         let bytes = Bytes::copy_from_slice(line.as_bytes());
         records(&stream, Piece { consumed: 0, bytes, fragment: None }, 5, &mut cursor, &mut items);
-        (items.iter().map(|item| Fields::decode(item.record.as_ref())).collect(), cursor)
+        (items.iter().map(|item| Fields::decode(item.0.as_ref())).collect(), cursor)
     }
 
     #[test]

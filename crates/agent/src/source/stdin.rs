@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use sigillo_client::unix_nanos;
-use tokio::{io::AsyncReadExt, sync::mpsc};
+use tokio::io::AsyncReadExt;
 
 use crate::{
     AgentError,
     line::{LINE_MAX_BYTES, Splitter},
     record::Stream,
-    source::{Chunk, Item, Mark, hand_over},
+    source::{Chunk, Feed},
 };
 
 const READ_BYTES: usize = 256 << 10;
 
 /// Reads until the end of the input.
-pub(crate) async fn read(stream: Stream, chunks: mpsc::Sender<Chunk>) -> Result<(), AgentError> {
+pub(crate) async fn read(stream: Stream, feed: Feed) -> Result<(), AgentError> {
     let key = Arc::from("-");
     let mut input = tokio::io::stdin();
     let mut splitter = Splitter::new(LINE_MAX_BYTES, 0);
@@ -34,11 +34,13 @@ pub(crate) async fn read(stream: Stream, chunks: mpsc::Sender<Chunk>) -> Result<
         if count == 0 {
             pieces.extend(splitter.finish());
         }
-        let items = pieces
-            .into_iter()
-            .map(|piece| Item { record: stream.line(piece, observed), mark: Mark::Nowhere })
-            .collect();
-        if !hand_over(&chunks, &key, items).await || count == 0 {
+        let items = pieces.into_iter().map(|piece| (stream.line(piece, observed), None)).collect();
+        for chunk in Chunk::cut(&key, items) {
+            if !feed.hand_over(chunk).await {
+                return Ok(());
+            }
+        }
+        if count == 0 {
             return Ok(());
         }
     }

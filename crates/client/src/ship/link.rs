@@ -348,7 +348,8 @@ impl Link {
                 self.refusal = Some(refusal);
                 Ok(End::Again(Duration::ZERO))
             }
-            RefusalKind::Fork => Err(ClientError::Fork(refusal.message)),
+            // A refusal of a head is not about ours, we send none: another sender uses our certificate.
+            RefusalKind::Fork | RefusalKind::Head => Err(ClientError::Fork(refusal.message)),
             // Of a batch whose predecessors are not acknowledged, or of a kind that we don't know: the oldest goes first
             // next time, and what is wrong with it will be said then.
             RefusalKind::Invalid | RefusalKind::Unspecified => Ok(End::Again(Duration::ZERO)),

@@ -2,7 +2,6 @@
 
 use std::{cmp::Ordering, collections::VecDeque, mem};
 
-use bytes::Bytes;
 use sigillo_model::{
     batch::{Batch, epoch_opening},
     block::{BlockBuilder, Inflater},
@@ -108,7 +107,7 @@ impl Window {
             next_sequence: self.next.get(),
             head: head.into(),
             clock_unix_nano,
-            checkpoint: Bytes::new(),
+            ..v1::Hello::default()
         }
     }
 

@@ -284,7 +284,7 @@ impl Shared {
                 (vec![append_response::Message::Welcome(welcome)], Then::GoOn)
             }
             append_request::Message::Batch(batch) => self.act(&batch),
-            append_request::Message::Heartbeat(_) | append_request::Message::Loss(_) => (Vec::new(), Then::GoOn),
+            _ => (Vec::new(), Then::GoOn),
         }
     }
 
@@ -380,6 +380,7 @@ impl Shared {
             epoch: receipt.epoch,
             next_sequence: receipt.first + u64::from(receipt.count),
             receipt: Some(receipt),
+            ..Default::default()
         })
     }
 

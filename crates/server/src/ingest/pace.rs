@@ -7,7 +7,6 @@ use std::{
 };
 
 use sigillo_model::ids::SourceId;
-use tokio::time::sleep;
 
 /// Own records that a source can cause at once.
 const BURST: u32 = 10;
@@ -30,20 +29,10 @@ struct Bucket {
 impl Pace {
     /// Whether what `source` did gets a record of its own; if so, how many before it got none.
     pub(crate) fn turn(&self, source: SourceId) -> Option<u64> {
-        self.take(source, Instant::now(), 1)
+        self.take(source, Instant::now())
     }
 
-    /// Waits until `source` may cause a record, for what must not be left out. Returns how many others were.
-    pub(crate) async fn wait(&self, source: SourceId) -> u64 {
-        loop {
-            if let Some(left_out) = self.take(source, Instant::now(), 0) {
-                return left_out;
-            }
-            sleep(REFILL).await;
-        }
-    }
-
-    fn take(&self, source: SourceId, now: Instant, otherwise_left_out: u64) -> Option<u64> {
+    fn take(&self, source: SourceId, now: Instant) -> Option<u64> {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = sources.entry(source).or_insert(Bucket { tokens: BURST, refilled: now, left_out: 0 });
         while bucket.tokens < BURST && now.duration_since(bucket.refilled) >= REFILL {
@@ -51,7 +40,7 @@ impl Pace {
             bucket.refilled += REFILL;
         }
         if bucket.tokens == 0 {
-            bucket.left_out += otherwise_left_out;
+            bucket.left_out += 1;
             return None;
         }
         if bucket.tokens == BURST {
@@ -69,11 +58,11 @@ mod tests {
     #[test]
     fn a_burst_then_one_a_second_and_the_rest_are_counted() {
         let (pace, source, start) = (Pace::default(), SourceId::from_name("a"), Instant::now());
-        let turns: Vec<_> = (0..BURST + 3).map(|_| pace.take(source, start, 1)).collect();
+        let turns: Vec<_> = (0..BURST + 3).map(|_| pace.take(source, start)).collect();
         assert_eq!(turns.iter().flatten().count(), BURST as usize);
-        assert_eq!(pace.take(SourceId::from_name("b"), start, 1), Some(0));
-        assert_eq!(pace.take(source, start + REFILL, 1), Some(3));
-        assert_eq!(pace.take(source, start + REFILL, 1), None);
-        assert_eq!(pace.take(source, start + 2 * REFILL, 0), Some(1));
+        assert_eq!(pace.take(SourceId::from_name("b"), start), Some(0));
+        assert_eq!(pace.take(source, start + REFILL), Some(3));
+        assert_eq!(pace.take(source, start + REFILL), None);
+        assert_eq!(pace.take(source, start + 2 * REFILL), Some(1));
     }
 }

@@ -146,21 +146,6 @@ async fn odd_bytes_are_kept_as_they_came() {
     server.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_declared_loss_is_recorded() {
-    let server = Fixture::start().await;
-    let stream = server.append("agent").await;
-    let loss = v1::Loss { stream: "/var/log/x".into(), lines: 7, reason: "rotated away".into(), ..Default::default() };
-    stream.send(Request::Loss(loss)).await;
-    drop(stream.sender);
-    let mut answers = stream.answers;
-    assert!(answers.message().await.unwrap().is_none(), "the stream ends well");
-    let losses = server.events("source.loss").await;
-    assert_eq!(losses.len(), 1);
-    assert_eq!((attribute(&losses[0], "lines"), attribute(&losses[0], "stream")), ("7".into(), "/var/log/x".into()));
-    server.stop().await;
-}
-
 /// Forwards to the server, but no more than so many bytes of what the client says.
 async fn cut_after(server: std::net::SocketAddr, bytes: usize) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -38,8 +38,8 @@ impl Case {
                 return all;
             }
             all.extend(items.into_iter().map(|item| {
-                let content = Fields::decode(item.record.as_ref()).content.unwrap();
-                (String::from_utf8(content.original.to_vec()).unwrap(), item.mark)
+                let content = Fields::decode(item.0.as_ref()).content.unwrap();
+                (String::from_utf8(content.original.to_vec()).unwrap(), item.1.unwrap())
             }));
         }
     }
@@ -50,8 +50,8 @@ impl Case {
 
     /// Another agent that begins where the mark says.
     fn restart(&mut self, mark: &Mark) {
-        let Mark::File { file, offset, pieces } = mark else { panic!("{mark:?}") };
-        self.follower = Follower::new(self.path("log"), stream(), Some(file.place(*offset, *pieces)), Duration::ZERO);
+        let Mark::File(place) = mark else { panic!("{mark:?}") };
+        self.follower = Follower::new(self.path("log"), stream(), Some(place.clone()), Duration::ZERO);
     }
 }
 
@@ -127,15 +127,17 @@ fn a_restart_inside_a_long_line_goes_on_numbering_its_pieces() {
     assert_eq!(items.len(), 3);
     case.restart(&items[0].1);
     let rest = case.follower.read().unwrap();
-    let fragments: Vec<_> =
-        rest.iter()
-            .map(|item| Fields::decode(item.record.as_ref()).content.unwrap().fragment.map(|f| (f.index, f.last)))
-            .chain(
-                case.follower.read().unwrap().iter().map(|item| {
-                    Fields::decode(item.record.as_ref()).content.unwrap().fragment.map(|f| (f.index, f.last))
-                }),
-            )
-            .collect();
+    let fragments: Vec<_> = rest
+        .iter()
+        .map(|item| Fields::decode(item.0.as_ref()).content.unwrap().fragment.map(|f| (f.index, f.last)))
+        .chain(
+            case.follower
+                .read()
+                .unwrap()
+                .iter()
+                .map(|item| Fields::decode(item.0.as_ref()).content.unwrap().fragment.map(|f| (f.index, f.last))),
+        )
+        .collect();
     assert_eq!(fragments, [Some((1, false)), Some((2, true))]);
 }
 
@@ -144,6 +146,6 @@ fn the_bytes_of_a_line_arrive_unchanged() {
     let mut case = Case::new();
     fs::write(case.path("log"), b"\xff\x00\x1b[31m\r\n").unwrap();
     let items = case.follower.read().unwrap();
-    let content = Fields::decode(items[0].record.as_ref()).content.unwrap();
+    let content = Fields::decode(items[0].0.as_ref()).content.unwrap();
     assert_eq!(*content.original, *b"\xff\x00\x1b[31m\r");
 }

@@ -220,5 +220,6 @@ fn ack(answer: &sigillo_journal::Answer) -> v1::Ack {
             frame_path: path.collect::<Vec<u8>>().into(),
             frame_note: proof.as_ref().map(|proof| proof.frame.note().clone()).unwrap_or_default(),
         }),
+        ..v1::Ack::default()
     }
 }

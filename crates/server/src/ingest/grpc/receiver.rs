@@ -18,8 +18,8 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{InFlight, Item, LEFT_OUT, Shared, Stop, news, wait};
-use crate::{config::SourceSettings, identity::Peer, ingest::check::Checker, own::Event};
+use super::{InFlight, Item, Shared, Stop, news, wait};
+use crate::{config::SourceSettings, identity::Peer, ingest::check::Checker};
 
 /// Version of the protocol.
 const PROTOCOL: u32 = 1;
@@ -82,7 +82,12 @@ impl Receiver {
             match message {
                 Request::Batch(batch) => self.batch(batch).await?,
                 Request::Heartbeat(heartbeat) => self.heartbeat(&heartbeat),
-                Request::Loss(loss) => self.loss(&loss).await?,
+                Request::Goodbye(goodbye) => {
+                    tracing::info!(reason = ?cut(&goodbye.reason), "the source stops on purpose");
+                }
+                Request::HeadKey(_) | Request::Head(_) => {
+                    return Err(Status::unimplemented("this server does not take signed heads").into());
+                }
                 Request::Hello(_) => return Err(Status::failed_precondition("Hello is sent once").into()),
             }
         }
@@ -143,6 +148,7 @@ impl Receiver {
             class: self.source.class_name.clone(),
             checkpoint: shown.note.into(),
             consistency: shown.consistency,
+            ..Default::default()
         };
         let agent: String = hello.agent.chars().take(128).collect();
         tracing::info!(agent = ?agent, epoch = hello.epoch, next = hello.next_sequence, "a source says hello");
@@ -202,32 +208,6 @@ impl Receiver {
     fn heartbeat(&self, heartbeat: &v1::Heartbeat) {
         let waiting = u32::try_from(heartbeat.waiting_records).unwrap_or(u32::MAX);
         metrics::gauge!("sigillo_source_waiting_records", "source" => self.source.name.clone()).set(waiting);
-    }
-
-    async fn loss(&mut self, loss: &v1::Loss) -> Result<(), Stop> {
-        self.check_standing()?;
-        // What was lost is known from here only, so it is never left out: the sender is held back instead.
-        let left_out = tokio::select! {
-            () = self.peer.closing.cancelled() => {
-                return Err(Status::unavailable("this connection is being closed: declare the loss again").into());
-            }
-            left_out = self.shared.pace.wait(self.source.id) => left_out,
-        };
-        let event = Event::new("source.loss")
-            .warning()
-            .outcome(v1::Outcome::Failure)
-            .target("source", &self.source.name)
-            .body(format!("source {} says that lines were lost before they became records", self.source.name))
-            .text("stream", cut(&loss.stream))
-            .number("lines", loss.lines)
-            .number("bytes", loss.bytes)
-            .text("reason", cut(&loss.reason))
-            .number("noticed_unix_nano", loss.noticed_unix_nano)
-            .number(LEFT_OUT, left_out);
-        self.shared.own.record(event).await.map_err(|error| {
-            tracing::error!(%error, "a declared loss could not be recorded");
-            Stop::Tell(None, Status::unavailable("the loss could not be recorded: declare it again"))
-        })
     }
 
     async fn hand_on(&self, item: Item) -> Result<(), Stop> {
