@@ -25,6 +25,8 @@ contexts! {
     BATCH = "batch";
     /// Opening value of a sender's epoch.
     EPOCH = "epoch";
+    /// The next key of a sender's heads, from the one before.
+    HEAD_KEY = "head key";
     /// Value before the journal's first record.
     GENESIS = "genesis";
     /// The journal's chain.

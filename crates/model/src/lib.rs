@@ -16,6 +16,7 @@ pub mod commitment;
 pub mod entry;
 pub mod envelope;
 pub mod evidence;
+pub mod head;
 pub mod ids;
 pub mod limits;
 pub mod misconduct;

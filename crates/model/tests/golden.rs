@@ -11,6 +11,10 @@ use sigillo_model::{
     commitment::Committer,
     entry::{Entry, Gone, Run, Salts},
     envelope::{ENVELOPE_BYTES, Envelope, Flags},
+    head::{
+        HeadKey, SignedHead,
+        statement::{KeyLine, SourceKey, SourceKeys},
+    },
     ids::{
         BatchHash, BatchSecret, ChainHash, ClassId, Count, Epoch, Origin, ReceiptTime, RetentionId, Seq, SourceId,
         SourceSeq, TenantId,
@@ -26,6 +30,7 @@ use sigillo_model::{
 const FILE: &str = "../../tests/golden/v1/vectors.txt";
 const TREE_FILE: &str = "../../tests/golden/v2/vectors.txt";
 const REDUCED_FILE: &str = "../../tests/golden/v2/reduced.txt";
+const HEADS_FILE: &str = "../../tests/golden/v3/heads.txt";
 
 fn records() -> [RecordRef<'static>; 3] {
     [
@@ -233,6 +238,58 @@ fn golden_reduced_entries_are_read() {
         let chain = link_all(genesis(&origin), entry.envelopes(), &entry.commitments(&block));
         assert_eq!(chain, entry.chain_hash);
     }
+}
+
+/// Two heads of the sender of the first format's vectors, and what the journal records about its keys.
+fn head_vectors() -> Vec<(String, String)> {
+    let origin = Origin::new("journal.example.net/2026").unwrap();
+    let source = SourceId::from_name("web-1");
+    let first = HeadKey::from_seed([9; 32]);
+    let second = first.clone().ratchet();
+    let third = second.clone().ratchet();
+    let opened = SignedHead {
+        origin: origin.clone(),
+        source,
+        epoch: Epoch::new(1_764_000_000_000_000_000),
+        next: SourceSeq::new(0),
+        batch_hash: epoch_opening(&origin, source, Epoch::new(1_764_000_000_000_000_000), None),
+        time_ns: 1_764_000_000_000_000_001,
+        seen: (0, tree::empty()),
+        next_key: second.public(),
+    };
+    let golden = fs::read_to_string(FILE).unwrap();
+    let sent = SignedHead {
+        next: SourceSeq::new(3),
+        batch_hash: BatchHash::from_slice(&value(&golden, "batch hash")).unwrap(),
+        time_ns: 1_764_000_001_000_000_000,
+        seen: (8, tree::leaf(b"a root")),
+        next_key: third.public(),
+        ..opened.clone()
+    };
+    let line = |source, key: &HeadKey, time_ns| KeyLine { source, key: key.public(), time_ns };
+    let keys = vec![line(source, &third, sent.time_ns), line(SourceId::from_name("web-2"), &first, 0)];
+    let keys = SourceKeys::new(keys).unwrap().text(&origin);
+    vec![
+        ("seed 0".to_owned(), hex(first.expose())),
+        ("seed 1".to_owned(), hex(second.expose())),
+        ("public key 0".to_owned(), hex(&first.public())),
+        ("public key 1".to_owned(), hex(&second.public())),
+        ("head 0".to_owned(), hex(opened.sign(&first).unwrap().as_bytes())),
+        ("head 1".to_owned(), hex(sent.sign(&second).unwrap().as_bytes())),
+        ("source key".to_owned(), hex(SourceKey { source, key: first.public() }.text(&origin).as_bytes())),
+        ("source keys".to_owned(), hex(keys.as_bytes())),
+    ]
+}
+
+#[test]
+fn head_vectors_stand() {
+    stand(HEADS_FILE, head_vectors());
+    let golden = fs::read_to_string(HEADS_FILE).unwrap();
+    let (opened, note) = SignedHead::parse(&value(&golden, "head 0")).unwrap();
+    let key = value(&golden, "public key 0").try_into().unwrap();
+    assert_eq!(opened.verify(&note, &key), Ok(()));
+    let (sent, note) = SignedHead::parse(&value(&golden, "head 1")).unwrap();
+    assert_eq!(sent.verify(&note, &opened.next_key), Ok(()));
 }
 
 /// The entry of the first format's vectors.

@@ -133,17 +133,25 @@ pub struct VerifierKey {
 }
 
 impl VerifierKey {
-    /// Reads the text form.
-    pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let (name, id, bytes) = split(text)?;
-        let (kind, public) = KeyKind::split(&bytes).ok_or_else(|| KeyError::Type(name.to_owned()))?;
+    /// The key of this name and kind with these bytes of Ed25519.
+    pub fn new(name: &str, kind: KeyKind, public: &[u8; 32]) -> Result<Self, KeyError> {
+        if !valid_name(name) {
+            return Err(KeyError::Name(name.to_owned()));
+        }
         let point = || KeyError::Point(name.to_owned());
-        let public = ed25519_dalek::VerifyingKey::from_bytes(&public).map_err(|_| point())?;
+        let public = ed25519_dalek::VerifyingKey::from_bytes(public).map_err(|_| point())?;
         // A key of small order accepts one signature for every text.
         if public.is_weak() {
             return Err(point());
         }
-        let key = Self { name: name.to_owned(), kind, id: KeyId::of(name, kind, public.as_bytes()), public };
+        Ok(Self { name: name.to_owned(), kind, id: KeyId::of(name, kind, public.as_bytes()), public })
+    }
+
+    /// Reads the text form.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        let (name, id, bytes) = split(text)?;
+        let (kind, public) = KeyKind::split(&bytes).ok_or_else(|| KeyError::Type(name.to_owned()))?;
+        let key = Self::new(name, kind, &public)?;
         if key.id == id { Ok(key) } else { Err(KeyError::Id(name.to_owned())) }
     }
 

@@ -11,6 +11,10 @@ use sigillo_model::{
     checkpoint::Checkpoint,
     entry::{Entry, Gone, checksum},
     evidence::{HEADER_BYTES, Header, Kind, MAGIC, Seal, SharedRoot, peek_origin},
+    head::{
+        HeadKey, SignedHead,
+        statement::{SourceKey, SourceKeys},
+    },
     ids::{NodeHash, Origin},
     misconduct::Misconduct,
     note::{Note, SigningKey, VerifierKey},
@@ -61,6 +65,8 @@ pub const ALL: &[Point] = &[
     ("evidence", evidence),
     ("evidence_section", evidence_section),
     ("token", token),
+    ("head", head),
+    ("source_keys", source_keys),
 ];
 
 /// A signed note.
@@ -383,3 +389,28 @@ static SEED_AUTHORITY: LazyLock<[u8; 32]> = LazyLock::new(|| {
 
 /// A time-stamp token of OpenSSL's over the line "sigillo".
 pub const TOKEN: &[u8] = include_bytes!("../../../../tests/fuzz/seeds/token");
+
+/// A signed head.
+pub fn head(bytes: &[u8]) {
+    let Ok((head, note)) = SignedHead::parse(bytes) else { return };
+    assert!(note.to_bytes() == bytes && head.text() == note.text());
+    // The key of the seeds signed their texts, and nothing else.
+    if head.verify(&note, &HEAD_KEY.public()).is_ok() {
+        assert_eq!(head.sign(&HEAD_KEY).as_deref().map(str::as_bytes), Ok(bytes));
+    }
+}
+
+/// The first key of the seeds' heads.
+pub const HEAD_KEY: HeadKey = HeadKey::from_seed([9; 32]);
+
+/// What the journal records about the keys of heads.
+pub fn source_keys(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    if let Ok(key) = SourceKey::parse(text, &ORIGIN) {
+        assert_eq!(key.text(&ORIGIN), text);
+    }
+    if let Ok(keys) = SourceKeys::parse(text, &ORIGIN) {
+        assert_eq!(keys.text(&ORIGIN), text);
+        assert!(SourceKeys::new(keys.lines().to_vec()).is_some_and(|again| again == keys));
+    }
+}

@@ -10,6 +10,10 @@ use sigillo_model::{
     entry::Entry,
     envelope::{ENVELOPE_BYTES, Envelope},
     evidence::{Kind, gap_hashes},
+    head::{
+        SignedHead,
+        statement::{SourceKey, SourceKeys},
+    },
     ids::{BatchHash, ChainHash, Count, Epoch, NodeHash, Origin, SourceId, SourceSeq, TenantId},
     misconduct::Misconduct,
     note::{KeyKind, Note, SigningKey, VerifierKey},
@@ -244,6 +248,8 @@ pub(crate) fn seeds(name: &str) -> Vec<Vec<u8>> {
             all.map(|(kind, payload)| [&[kind as u8], payload].concat()).collect()
         }
         "token" => vec![TOKEN.to_vec()],
+        "head" => vectors("v3/heads.txt", "head"),
+        "source_keys" => vectors("v3/heads.txt", "source key"),
         _ => Vec::new(),
     }
 }
@@ -278,6 +284,11 @@ pub(crate) fn taken(name: &str) -> bool {
         "evidence" => read::read(bytes, &policy(), &mut ()).is_ok(),
         "evidence_section" => !bytes.is_empty(),
         "token" => matches!(token::verify(bytes, &[]), Err(token::TokenError::Stranger(_))),
+        "head" => SignedHead::parse(bytes).is_ok(),
+        "source_keys" => {
+            let (text, origin) = (text(bytes), origin());
+            SourceKey::parse(&text, &origin).is_ok() || SourceKeys::parse(&text, &origin).is_ok()
+        }
         _ => false,
     };
     seeds(name).iter().all(|seed| takes(seed))
