@@ -1,15 +1,15 @@
 //! Wiring: everything is put together here, by the program and by tests alike.
 
 use std::{
-    collections::HashMap,
     fs::{self, DirBuilder, File},
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use sigillo_journal::{Journal, Opened, Options};
 use sigillo_model::{limits::MESSAGE_MAX_BYTES, note::SigningKey};
 use sigillo_proto::{
@@ -18,6 +18,7 @@ use sigillo_proto::{
 };
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     sync::{Notify, Semaphore},
     time::{interval, timeout},
 };
@@ -118,8 +119,33 @@ pub async fn run(
     let tls = Arc::new(Tls::load(settings.tls.clone())?);
     let metrics = telemetry::metrics()?;
     let prepared = log::prepare(&settings)?;
-    let clock = Arc::new(clock);
     let (opened, known) = open(&settings, prepared.as_ref().map(log::Prepared::receipt_key)).await?;
+    let journal = opened.journal.clone();
+    let start = Start { settings, listeners, clock: Arc::new(clock), controls, tls, metrics, prepared, opened, known };
+    let served = serve(start).await;
+    // After a failure, too: until it is closed, the journal's threads are in the middle of something.
+    let closed = journal.close().await.map_err(ServerError::Close);
+    served.and(closed)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What a server starts with.
+struct Start {
+    settings: Settings,
+    listeners: Listeners,
+    clock: Arc<Clock>,
+    controls: Controls,
+    tls: Arc<Tls>,
+    metrics: PrometheusHandle,
+    prepared: Option<log::Prepared>,
+    opened: Opened,
+    known: ClassNames,
+}
+
+/// Serves until the server is asked to stop. Everything that was taken is with the journal then.
+async fn serve(start: Start) -> Result<(), ServerError> {
+    let Start { settings, listeners, clock, controls, tls, metrics, prepared, opened, known } = start;
     let journal = opened.journal.clone();
     let own = Own::start(journal.clone(), Arc::clone(&clock), &host());
     record_start(&own, &settings, &opened, &clock, &known).await?;
@@ -128,14 +154,7 @@ pub async fn run(
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let health = Health::start(reporter);
     let tasks = TaskTracker::new();
-    let (log, checkpointer) = match log::start(prepared, &settings, &journal, &own, &health).await {
-        Ok(started) => started,
-        Err(error) => {
-            // Refused, but in good order.
-            journal.close().await.map_err(ServerError::Close)?;
-            return Err(error);
-        }
-    };
+    let (log, checkpointer) = log::start(prepared, &settings, &journal, &own, &health).await?;
     let control = control(&settings, &journal, &own, &log, &clock);
     let control_socket = ControlSocket::bind(&settings.data_dir).map_err(ServerError::file(&settings.data_dir))?;
     let resources = log::Resources::new(Arc::clone(&log), journal.reader());
@@ -150,7 +169,7 @@ pub async fn run(
         inflight: Arc::new(Semaphore::new(settings.limits.inflight_bytes)),
         tasks: tasks.clone(),
         log: resources.clone(),
-        streams: Mutex::new(HashMap::new()),
+        streams: grpc::Streams::default(),
     });
     let reading = Arc::new(query::Shared {
         journal: journal.clone(),
@@ -214,8 +233,6 @@ pub async fn run(
     controlling.await?;
     let head = journal.head();
     own.note(Event::new("journal.stopped").body("the server stops").number("size", head.size)).await;
-    journal.close().await.map_err(ServerError::Close)?;
-    tracing::info!("stopped");
     Ok(())
 }
 
@@ -249,8 +266,15 @@ async fn open(settings: &Settings, receipt_key: Option<Arc<SigningKey>>) -> Resu
     tokio::task::spawn_blocking(move || {
         make_private(&options.dir)?;
         let opened = Journal::open(&options)?;
-        let known = register::merge(&configured, register::read(&opened.journal.reader())?)?;
-        Ok((opened, known))
+        let known = register::read(&opened.journal.reader()).and_then(|known| register::merge(&configured, known));
+        match known {
+            Ok(known) => Ok((opened, known)),
+            Err(error) => {
+                // Refused, but in good order.
+                Handle::current().block_on(opened.journal.close()).map_err(ServerError::Close)?;
+                Err(error)
+            }
+        }
     })
     .await?
 }

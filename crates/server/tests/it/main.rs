@@ -1,5 +1,6 @@
 //! The server over real sockets and real TLS, through `run` as the program calls it.
 
+mod heads;
 mod identity;
 mod ingest;
 mod life;

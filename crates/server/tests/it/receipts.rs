@@ -100,6 +100,7 @@ async fn every_receipt_is_signed_and_in_the_tree() {
         let held = receipt.against(&checkpoint, &entry, &hashes(&answer.hashes).unwrap());
         assert_eq!(held, Ok(Held::Kept));
     }
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,6 +110,7 @@ async fn a_server_without_a_key_signs_nothing() {
     assert!(stream.welcome.checkpoint.is_empty() && stream.welcome.consistency.is_empty());
     let receipt = stream.receipt(Chain::new("dev-agent").seal(&[line("one")])).await;
     assert!(receipt.frame_note.is_empty() && receipt.frame_path.is_empty());
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,6 +143,7 @@ async fn senders_are_told_of_checkpoints_that_continue_what_they_remember() {
     let newer = server.judge(&news.checkpoint);
     assert!(newer.size > told.size);
     assert_eq!(continues(&told, &newer, &proof(&news.consistency)), Ok(()));
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,6 +156,7 @@ async fn who_remembers_more_than_there_is_gets_no_proof_and_no_crash() {
     let mut stream = Append::remembering(server.channel("agent").await, note.into()).await.unwrap();
     assert!(stream.welcome.consistency.is_empty() && !stream.welcome.checkpoint.is_empty());
     stream.receipt(Chain::new("dev-agent").seal(&[line("one")])).await;
+    server.stop().await;
 }
 
 fn proof(hashes_sent: &[Bytes]) -> Vec<NodeHash> {

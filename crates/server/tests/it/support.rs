@@ -1,6 +1,6 @@
 //! A server in this process, and clients that say exactly what a test wants said.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -55,7 +55,24 @@ pub(crate) struct Fixture {
     pub(crate) metrics: SocketAddr,
     pub(crate) published: Option<SocketAddr>,
     pub(crate) controls: Controls,
-    running: JoinHandle<Result<(), ServerError>>,
+    running: Running,
+}
+
+/// The server's task. Who drops it without waiting for its end leaves a database open behind the test, whose threads may outlive the
+/// test program's statics.
+struct Running(Option<JoinHandle<Result<(), ServerError>>>);
+
+impl Running {
+    async fn ended(mut self) -> Result<(), ServerError> {
+        let task = self.0.take().expect("waited for once");
+        timeout(SOON, task).await.expect("the server ends").unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        assert!(self.0.is_none() || thread::panicking(), "end with `server.stop().await`");
+    }
 }
 
 impl Fixture {
@@ -73,25 +90,25 @@ impl Fixture {
         let (address, metrics) = (listeners.grpc().unwrap(), listeners.metrics().unwrap());
         let published = listeners.publish().unwrap();
         let controls = Controls::default();
-        let running = tokio::spawn(run(settings, listeners, clock, controls.clone()));
+        let running = Running(Some(tokio::spawn(run(settings, listeners, clock, controls.clone()))));
         Self { dir, address, metrics, published, controls, running }
     }
 
     /// Asks the server to stop and waits until it has.
     pub(crate) async fn stop(self) -> TempDir {
         self.controls.shutdown.cancel();
-        timeout(SOON, self.running).await.expect("the server stops").unwrap().unwrap();
+        self.running.ended().await.unwrap();
         self.dir
     }
 
     /// Waits for a server that ends by itself.
     pub(crate) async fn fails(self) -> ServerError {
-        timeout(SOON, self.running).await.expect("the server ends").unwrap().unwrap_err()
+        self.running.ended().await.unwrap_err()
     }
 
     /// The same; gives the directory back, in place of an empty one.
     pub(crate) async fn fails_in(self, dir: &mut TempDir) -> String {
-        let error = timeout(SOON, self.running).await.expect("the server ends").unwrap().unwrap_err();
+        let error = self.running.ended().await.unwrap_err();
         *dir = self.dir;
         error.to_string()
     }
@@ -222,8 +239,13 @@ impl Append {
 
     /// Of a sender that remembers a checkpoint.
     pub(crate) async fn remembering(channel: Channel, checkpoint: Bytes) -> Result<Self, Status> {
+        Self::saying(channel, v1::Hello { checkpoint, ..Default::default() }).await
+    }
+
+    /// Of a sender that introduces itself so; protocol and agent are filled in.
+    pub(crate) async fn saying(channel: Channel, hello: v1::Hello) -> Result<Self, Status> {
         let (sender, requests) = mpsc::channel(4);
-        let hello = v1::Hello { protocol: 1, agent: "test".into(), checkpoint, ..Default::default() };
+        let hello = v1::Hello { protocol: 1, agent: "test".into(), ..hello };
         sender.send(AppendRequest { message: Some(Request::Hello(hello)) }).await.unwrap();
         let mut client = IngestClient::new(channel).max_encoding_message_size(usize::MAX);
         let mut answers = client.append(ReceiverStream::new(requests)).await?.into_inner();

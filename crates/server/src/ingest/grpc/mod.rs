@@ -7,15 +7,12 @@
 mod acker;
 mod news;
 mod receiver;
+mod streams;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use sigillo_journal::{Journal, Pending, SubmitError};
-use sigillo_model::ids::{BatchHash, Epoch, SourceId, SourceSeq};
+use sigillo_model::ids::{BatchHash, Epoch, SourceSeq};
 use sigillo_proto::v1::{
     self, AppendRequest, AppendResponse, RefusalKind, append_response::Message as Answer, ingest_server::Ingest,
 };
@@ -36,6 +33,8 @@ use crate::{
 };
 use acker::{Acker, Answers};
 use receiver::Receiver;
+use streams::Slot;
+pub(crate) use streams::Streams;
 
 /// Batches of one stream that may wait for their acknowledgement.
 const INFLIGHT_BATCHES: usize = 512;
@@ -76,8 +75,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Checkpoints, and proofs between them.
     pub(crate) log: Resources,
-    /// Streams by source.
-    pub(crate) streams: Mutex<HashMap<SourceId, usize>>,
+    /// Those that are open.
+    pub(crate) streams: Streams,
 }
 
 impl IngestService {
@@ -104,49 +103,10 @@ impl Ingest for IngestService {
         let stall = self.shared.limits.stall_timeout;
         let answers = Answers::new(answers, stall, peer.closing.clone());
         let acker = Acker::new(Arc::clone(&self.shared), Arc::clone(&source), answers);
-        let receiver = Receiver::new(Arc::clone(&self.shared), peer, source, request.into_inner(), queue);
+        let receiver = Receiver::new(Arc::clone(&self.shared), peer, source, request.into_inner(), queue, slot);
         self.shared.tasks.spawn(acker.run(items).instrument(span.clone()));
-        self.shared.tasks.spawn(
-            async move {
-                receiver.run().await;
-                drop(slot);
-            }
-            .instrument(span),
-        );
+        self.shared.tasks.spawn(receiver.run().instrument(span));
         Ok(Response::new(ReceiverStream::new(stream)))
-    }
-}
-
-/// One of the streams that a source may have.
-struct Slot {
-    shared: Arc<Shared>,
-    source: SourceId,
-}
-
-impl Slot {
-    fn take(shared: &Arc<Shared>, source: SourceId) -> Result<Self, Status> {
-        let mut streams = shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = streams.entry(source).or_default();
-        let most = shared.limits.streams_per_source;
-        if *open >= most {
-            return Err(Status::resource_exhausted(format!(
-                "this source has {most} streams open, the most it may have: end one first"
-            )));
-        }
-        *open += 1;
-        Ok(Self { shared: Arc::clone(shared), source })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut streams = self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = streams.get_mut(&self.source) {
-            *open -= 1;
-            if *open == 0 {
-                streams.remove(&self.source);
-            }
-        }
     }
 }
 

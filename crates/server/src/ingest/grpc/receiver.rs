@@ -18,7 +18,7 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use super::{InFlight, Item, Shared, Stop, news, wait};
+use super::{InFlight, Item, Shared, Stop, news, streams::Slot, wait};
 use crate::{config::SourceSettings, identity::Peer, ingest::check::Checker};
 
 /// Version of the protocol.
@@ -43,6 +43,7 @@ pub(super) struct Receiver {
     queue: mpsc::Sender<Item>,
     credit: Arc<Semaphore>,
     checker: Checker,
+    slot: Slot,
 }
 
 impl Receiver {
@@ -52,9 +53,10 @@ impl Receiver {
         source: Arc<SourceSettings>,
         requests: Streaming<AppendRequest>,
         queue: mpsc::Sender<Item>,
+        slot: Slot,
     ) -> Self {
         let credit = Arc::new(Semaphore::new(shared.limits.credit_bytes));
-        Self { shared, peer, source, requests, queue, credit, checker: Checker::default() }
+        Self { shared, peer, source, requests, queue, credit, checker: Checker::default(), slot }
     }
 
     pub(super) async fn run(mut self) {
@@ -103,6 +105,9 @@ impl Receiver {
                 let _ = self.queue.send(Item::Answer(Box::new(drain))).await;
                 return Ok(None);
             }
+            () = self.slot.superseded() => {
+                return Err(Status::aborted("a newer session of this source has begun").into());
+            }
             message = timeout(IDLE_TIMEOUT, self.requests.message()) => message.map_err(|_| {
                 Status::unavailable(format!("nothing came for {} s: send heartbeats", IDLE_TIMEOUT.as_secs()))
             })?,
@@ -124,6 +129,8 @@ impl Receiver {
             let message = format!("protocol {} is not known, this server speaks {PROTOCOL}", hello.protocol);
             return Err(Status::failed_precondition(message).into());
         }
+        // Who names no epoch only asks.
+        self.slot.begin(hello.epoch != 0);
         let origin = self.shared.journal.origin().as_str();
         let shown = news::welcome(&self.shared.log, origin, &hello.checkpoint).await?;
         let told = shown.told;
