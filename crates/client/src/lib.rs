@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 pub mod files;
 mod guard;
+mod link;
 mod log;
 mod session;
 pub mod ship;

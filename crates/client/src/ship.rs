@@ -4,7 +4,7 @@
 //! journal acknowledges it: over cuts of the connection, waits and drains of the server. What was not acknowledged when the
 //! process ends is forgotten: who must not lose it keeps it elsewhere.
 
-mod link;
+mod memory;
 mod window;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -22,12 +22,16 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use self::link::hello_asking;
 use self::{
-    link::Link,
+    memory::Memory,
     window::{Draft, Window},
 };
-use crate::{ClientError, Connection, Guard, session::unix_nanos};
+pub use crate::link::hello_asking;
+use crate::{
+    ClientError, Connection, Guard,
+    link::{self, Link},
+    session::unix_nanos,
+};
 
 /// Settled batches that the link may report before the caller takes one.
 const REPORTS: usize = 16;
@@ -137,13 +141,22 @@ pub struct Shipper {
 impl Shipper {
     /// Opens a stream on `connection` and a new epoch. Later connections to the same server are made as needed.
     pub async fn start(connection: &Connection, options: Options) -> Result<Self, ClientError> {
-        let session = link::open(connection, &options, link::hello_asking(&options.agent)).await?;
+        let session = link::open(connection, options.guard.as_ref(), hello_asking(&options.agent)).await?;
         let welcome = session.welcome.clone();
         let window = Window::open(&welcome, options.after, unix_nanos())?;
         // One draft waits while the window is full; then pushing waits.
         let (drafts, drafts_end) = mpsc::channel(1);
         let (reports_end, reports) = mpsc::channel(REPORTS);
-        let link = Link::new(connection.clone(), options.clone(), window, drafts_end, reports_end);
+        let link = link(connection, &options, Memory::new(&options, window, drafts_end, reports_end.clone()));
+        let link = async move {
+            tokio::select! {
+                () = reports_end.closed() => {}
+                ended = link.run(Some(session)) => if let Err(error) = ended {
+                    // A caller that is gone needs no error.
+                    let _ = reports_end.send(Err(error)).await;
+                },
+            }
+        };
         Ok(Self {
             options,
             welcome,
@@ -153,7 +166,7 @@ impl Shipper {
             reports,
             untaken: VecDeque::new(),
             waiting: 0,
-            link: tokio::spawn(link.run(session)),
+            link: tokio::spawn(link),
         })
     }
 
@@ -278,4 +291,15 @@ impl Shipper {
             }
         }
     }
+}
+
+fn link(connection: &Connection, options: &Options, memory: Memory) -> Link<Memory> {
+    let link_options = link::Options {
+        guard: options.guard.clone(),
+        give_up_after: options.give_up_after,
+        refusals_are_final: options.refusals_are_final,
+        notice: options.notice,
+        ..link::Options::default()
+    };
+    Link::new(connection.endpoint().clone(), Some(connection.clone()), link_options, memory)
 }

@@ -141,12 +141,12 @@ impl Window {
         })
     }
 
-    /// The next batch to send, which counts as sent from now on.
-    pub(super) fn send(&mut self) -> Option<v1::Batch> {
+    /// The next batch to send, which counts as sent from now on, and its bytes.
+    pub(super) fn send(&mut self) -> Option<(v1::Batch, u64)> {
         let held = self.held.get(self.sent)?;
         self.sent += 1;
         self.sent_bytes += held.bytes();
-        Some(v1::Batch::from(&held.batch))
+        Some((v1::Batch::from(&held.batch), held.bytes() as u64))
     }
 
     /// Nothing counts as sent: everything that is held is sent again, as it is.

@@ -1,19 +1,23 @@
-//! Keeps a stream to the server open and moves batches and acks over it.
+//! Keeps a stream to the server open and moves what an [`Outbox`] holds, and the acks for it, over it.
 
-use std::{pin::Pin, time::Duration};
+mod outbox;
+mod pace;
+mod renew;
 
-use sigillo_proto::v1::{self, RefusalKind, append_request, append_response};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, sleep_until, timeout_at},
-};
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use sigillo_proto::v1::{self, append_request, append_response};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
 
-use super::{
-    Options, Settled,
-    window::{Draft, Window},
+pub(crate) use self::outbox::Outbox;
+use self::{
+    pace::Pace,
+    renew::{Renewed, Stamps},
 };
-use crate::{AppendSender, AppendSession, Backoff, ClientError, Code, Connection, PROTOCOL, session::unix_nanos};
+use crate::{
+    AppendSender, AppendSession, Backoff, ClientError, Code, Connection, Endpoint, Guard, PROTOCOL, session::unix_nanos,
+};
 
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a stream that takes nothing more may still bring acks.
@@ -28,12 +32,12 @@ pub fn hello_asking(agent: &str) -> v1::Hello {
 
 /// Opens a stream, telling what checkpoint is remembered, and holds the welcome to it. A server that shows less is asked again until it
 /// has caught up or its grace is over; its streams are not used.
-pub(super) async fn open(
+pub(crate) async fn open(
     connection: &Connection,
-    options: &Options,
+    guard: Option<&Arc<Guard>>,
     mut hello: v1::Hello,
 ) -> Result<AppendSession, ClientError> {
-    let Some(guard) = &options.guard else { return connection.append(hello).await };
+    let Some(guard) = guard else { return connection.append(hello).await };
     loop {
         hello.checkpoint = guard.remembered();
         let session = connection.append(hello.clone()).await?;
@@ -46,17 +50,36 @@ pub(super) async fn open(
     }
 }
 
-/// The part of a shipper that talks to the server.
-pub(super) struct Link {
+/// How a link works.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// Holds the server to what it has said.
+    pub(crate) guard: Option<Arc<Guard>>,
+    /// Gives up when something waits, or there is no connection, and nothing was acknowledged for so long.
+    pub(crate) give_up_after: Option<Duration>,
+    /// Gives up when the server says that we may not do this.
+    pub(crate) refusals_are_final: bool,
+    /// Is told why nothing goes on, once a reason.
+    pub(crate) notice: Option<fn(&str)>,
+    /// Bytes that are sent in a second, on average.
+    pub(crate) bandwidth_bytes_s: Option<u64>,
+    /// Whether the certificate's files are looked at for newer ones.
+    pub(crate) renews: bool,
+}
+
+/// Talks to the server until everything is sent and acknowledged.
+pub(crate) struct Link<O> {
+    endpoint: Endpoint,
     /// The newest one.
-    connection: Connection,
+    connection: Option<Connection>,
+    /// Made with newer certificates, to be used next.
+    next: Option<Connection>,
+    /// The certificates' files as they were when the newest connection was made.
+    stamps: Stamps,
     options: Options,
-    window: Window,
-    drafts: mpsc::Receiver<Draft>,
-    reports: mpsc::Sender<Result<Settled, ClientError>>,
+    outbox: O,
     backoff: Backoff,
-    /// The refusal that ended the last stream, of the oldest batch; decided on when the server has said where it stands.
-    refusal: Option<v1::Refusal>,
+    pace: Pace,
     /// The last ack, or since when something waits for one.
     progress: Instant,
     /// What hindered since then.
@@ -69,6 +92,8 @@ enum End {
     Finished,
     /// Connect anew, not before so long.
     Again(Duration),
+    /// Go on over the next connection.
+    Renewed,
 }
 
 /// One stream, while it lasts.
@@ -106,58 +131,48 @@ impl Talk {
 /// Asks the server for proofs.
 type Check = Pin<Box<dyn Future<Output = Result<(), ClientError>> + Send>>;
 
-impl Link {
-    pub(super) fn new(
-        connection: Connection,
-        options: Options,
-        window: Window,
-        drafts: mpsc::Receiver<Draft>,
-        reports: mpsc::Sender<Result<Settled, ClientError>>,
-    ) -> Self {
+impl<O: Outbox> Link<O> {
+    pub(crate) fn new(endpoint: Endpoint, connection: Option<Connection>, options: Options, outbox: O) -> Self {
         Self {
+            pace: Pace::new(options.bandwidth_bytes_s, Instant::now()),
+            stamps: Stamps::of(&endpoint),
+            next: None,
+            endpoint,
             connection,
             options,
-            window,
-            drafts,
-            reports,
+            outbox,
             backoff: Backoff::default(),
-            refusal: None,
             progress: Instant::now(),
             trouble: String::new(),
         }
     }
 
-    /// Works until the caller is gone, or an error that no new connection mends.
-    pub(super) async fn run(mut self, session: AppendSession) {
-        let reports = self.reports.clone();
-        tokio::select! {
-            () = reports.closed() => {}
-            ended = self.serve(session) => if let Err(error) = ended {
-                // A caller that is gone needs no error.
-                let _ = reports.send(Err(error)).await;
-            },
-        }
-    }
-
-    async fn serve(&mut self, mut session: AppendSession) -> Result<(), ClientError> {
+    /// Works until nothing more will come and everything is acknowledged, or until an error that no new connection mends. Begins with
+    /// `session`, or makes a connection.
+    pub(crate) async fn run(mut self, session: Option<AppendSession>) -> Result<(), ClientError> {
+        let mut session = match session {
+            Some(session) => session,
+            None => self.connect_in_the_end(Duration::ZERO).await?,
+        };
         loop {
             let wait = match self.converse(session).await {
                 Ok(End::Finished) => return Ok(()),
-                Ok(End::Again(wait)) => wait,
+                Ok(End::Again(wait)) => wait.max(self.backoff.next_wait()),
+                Ok(End::Renewed) => Duration::ZERO,
                 Err(error) if self.is_final(&error) => return Err(error),
                 Err(error) => {
                     warn!(%error, "connection lost");
                     self.is_hindered(error.to_string());
-                    Duration::ZERO
+                    self.backoff.next_wait()
                 }
             };
             session = self.reconnect(wait).await?;
-            info!(url = %self.connection.endpoint().url, "connected again");
+            info!(url = %self.endpoint.url, "connected again");
         }
     }
 
     async fn reconnect(&mut self, wait: Duration) -> Result<AppendSession, ClientError> {
-        if self.window.bytes() == 0 {
+        if !self.outbox.waits() {
             self.progress = Instant::now();
         }
         let Some(deadline) = self.deadline() else { return self.connect_in_the_end(wait).await };
@@ -166,10 +181,14 @@ impl Link {
     }
 
     async fn connect_in_the_end(&mut self, wait: Duration) -> Result<AppendSession, ClientError> {
-        sleep(wait.max(self.backoff.next_wait())).await;
+        self.outbox.disconnected();
+        sleep(wait).await;
         loop {
             let error = match self.connect().await {
-                Ok(session) => return Ok(session),
+                Ok(session) => {
+                    self.outbox.connected(&session.welcome);
+                    return Ok(session);
+                }
                 Err(error) if self.is_final(&error) => return Err(error),
                 Err(error) => error,
             };
@@ -181,52 +200,46 @@ impl Link {
     }
 
     async fn connect(&mut self) -> Result<AppendSession, ClientError> {
-        let hello = match self.refusal {
-            // Our epoch is given up: ask.
-            Some(_) => hello_asking(&self.options.agent),
-            None => self.window.hello(&self.options.agent, unix_nanos()),
+        let hello = self.outbox.hello();
+        let connection = if let Some(connection) = self.next.take() {
+            connection
+        } else {
+            self.stamps = Stamps::of(&self.endpoint);
+            Connection::open(&self.endpoint).await?
         };
-        self.connection = Connection::open(self.connection.endpoint()).await?;
-        let session = open(&self.connection, &self.options, hello).await?;
-        match self.refusal.take() {
-            Some(refusal) => self.settle_refusal(refusal, &session.welcome).await?,
-            None => self.window.resume(&session.welcome, unix_nanos())?,
-        }
+        let connection = self.connection.insert(connection);
+        let session = open(connection, self.options.guard.as_ref(), hello).await?;
+        self.outbox.resume(&session.welcome).await?;
         Ok(session)
-    }
-
-    async fn settle_refusal(&mut self, refusal: v1::Refusal, welcome: &v1::Welcome) -> Result<(), ClientError> {
-        if !self.window.is_opening_stale(welcome)? {
-            if refusal.kind() == RefusalKind::Fork {
-                return Err(ClientError::Fork(refusal.message));
-            }
-            if let Some(settled) = self.window.refuse_oldest(refusal.message) {
-                self.report(settled).await;
-            }
-        }
-        self.window.reopen(welcome, unix_nanos())
     }
 
     async fn converse(&mut self, session: AppendSession) -> Result<End, ClientError> {
         let AppendSession { welcome, sender, mut receiver } = session;
         let mut talk = Talk::new(welcome, sender);
-        // Beside the stream, since it waits for other answers of the server.
+        // Beside the stream, since they wait for other answers of the server.
         let mut check = self.check_receipts();
+        let mut renewed: Option<Renewed> =
+            self.options.renews.then(|| self.stamps.clone().watch(self.endpoint.clone(), &talk.welcome));
         loop {
             let open = talk.stream.is_some();
-            let patience_ends = self.deadline().filter(|_| self.window.bytes() > 0);
-            let may_send = open && talk.throttled_until.is_none() && self.window.may_send(talk.welcome.credit_bytes);
+            let patience_ends = self.deadline().filter(|_| self.outbox.waits());
+            let wants = open && talk.throttled_until.is_none() && self.outbox.may_send(talk.welcome.credit_bytes);
+            let paced_until = self.pace.until(Instant::now()).filter(|_| wants);
             tokio::select! {
                 biased;
                 answer = receiver.recv() => match answer {
                     Ok(None) => return Ok(talk.end),
-                    // A server that asks us to wait may end the stream with an error then; the wait counts.
+                    // A server that asks us to wait may end the stream with an error then; the wait counts. So does one that has
+                    // nothing more to say on a stream that we have ended.
                     Err(error) if asks_to_wait(&talk.end) && !self.is_final(&error) => {
                         debug!(%error, "the server ends the stream after it asked us to wait");
                         return Ok(talk.end);
                     }
                     Err(error) => return Err(error),
-                    Ok(Some(append_response::Message::Refusal(refusal))) => return self.refused(refusal),
+                    Ok(Some(append_response::Message::Refusal(refusal))) => {
+                        self.refused(refusal)?;
+                        return Ok(End::Again(Duration::ZERO));
+                    }
                     Ok(Some(answer)) => {
                         self.answered(&mut talk, answer).await?;
                         // Not a batch more, and no ack is believed, until it shows again what it has shown before.
@@ -239,6 +252,7 @@ impl Link {
                 checked = async { Some(check.as_mut()?.await) }, if check.is_some() => {
                     check = None;
                     checked.transpose()?;
+                    self.outbox.checked()?;
                 }
                 () = sleep_until(talk.give_up_at), if !open => return Ok(talk.end),
                 () = sleep_until(talk.throttled_until.unwrap_or(talk.heartbeat_at)), if talk.throttled_until.is_some() => {
@@ -247,37 +261,52 @@ impl Link {
                         talk.end = End::Again(Duration::ZERO);
                     }
                 }
-                permit = async { talk.stream.as_ref()?.reserve().await.ok() }, if may_send => {
+                fresh = async { Some(renewed.as_mut()?.await) }, if open && renewed.is_some() => {
+                    renewed = None;
+                    if let Some((connection, stamps)) = fresh {
+                        info!("certificates were renewed; going on over a new connection once everything is acknowledged");
+                        (self.next, self.stamps) = (Some(connection), stamps);
+                        talk.end = End::Renewed;
+                        talk.shut();
+                    }
+                }
+                () = sleep_until(talk.heartbeat_at), if open => {
+                    talk.heartbeat_at = Instant::now() + HEARTBEAT;
+                    if let Some(sender) = &talk.stream {
+                        sender.send_if_room(append_request::Message::Heartbeat(self.outbox.heartbeat()));
+                    }
+                }
+                () = sleep_until(paced_until.unwrap_or(talk.heartbeat_at)), if paced_until.is_some() => {}
+                permit = async { talk.stream.as_ref()?.reserve().await.ok() }, if wants && paced_until.is_none() => {
                     let Some(permit) = permit else {
                         // The stream has ended; the receiver will say why.
                         talk.shut();
                         continue;
                     };
-                    if let Some(batch) = self.window.send() {
-                        debug!(first = batch.first, count = batch.count, "sending a batch");
-                        permit.send(v1::AppendRequest { message: Some(append_request::Message::Batch(batch)) });
-                        talk.heartbeat_at = Instant::now() + HEARTBEAT;
+                    if let Some((message, bytes)) = self.outbox.send()? {
+                        self.pace.sent(Instant::now(), bytes);
+                        permit.send(v1::AppendRequest { message: Some(message) });
                     }
                 }
-                draft = self.drafts.recv(), if open && self.window.bytes() < self.options.window_bytes => {
-                    let Some(draft) = draft else {
+                more = async {
+                    let had = self.outbox.waits();
+                    self.outbox.more().await.map(|more| (more, had))
+                }, if open => {
+                    let (more, waited) = more?;
+                    if !more {
+                        if let (Some(farewell), Some(sender)) = (self.outbox.farewell(), &talk.stream) {
+                            let _ = sender.send(farewell).await;
+                        }
                         talk.end = End::Finished;
                         talk.shut();
                         continue;
-                    };
-                    if self.window.bytes() == 0 {
+                    }
+                    if !waited {
                         self.progress = Instant::now();
                     }
-                    self.window.seal(draft)?;
                 }
                 () = sleep_until(patience_ends.unwrap_or(talk.heartbeat_at)), if patience_ends.is_some() => {
                     return Err(self.gave_up());
-                }
-                () = sleep_until(talk.heartbeat_at), if open => {
-                    talk.heartbeat_at = Instant::now() + HEARTBEAT;
-                    if let Some(sender) = &talk.stream {
-                        sender.send_if_room(append_request::Message::Heartbeat(self.window.heartbeat(unix_nanos())));
-                    }
                 }
             }
         }
@@ -291,11 +320,10 @@ impl Link {
                 if let (Some(guard), Some(receipt)) = (&self.options.guard, &ack.receipt) {
                     guard.check_receipt(&talk.welcome, receipt)?;
                 }
-                if let Some(settled) = self.window.acknowledge(ack)? {
+                if self.outbox.acknowledge(ack).await? {
                     self.backoff.reset();
                     self.progress = Instant::now();
                     self.trouble.clear();
-                    self.report(settled).await;
                 }
             }
             append_response::Message::Throttle(throttle) => {
@@ -307,7 +335,7 @@ impl Link {
                     talk.end = End::Again(wait);
                 }
                 // The server may have dropped what was under way. What it has kept gets the same receipt again.
-                self.window.rewind();
+                self.outbox.rewind()?;
             }
             append_response::Message::Drain(drain) => {
                 let wait = Duration::from_millis(drain.reconnect_ms.into()).min(WAIT_MAX);
@@ -329,36 +357,17 @@ impl Link {
     /// Holds receipts against the newest checkpoint, if there is something to hold.
     fn check_receipts(&self) -> Option<Check> {
         let guard = self.options.guard.clone().filter(|guard| guard.has_due())?;
-        let connection = self.connection.clone();
+        let connection = self.connection.clone()?;
         Some(Box::pin(async move { guard.check_due(&connection).await }))
     }
 
-    fn refused(&mut self, refusal: v1::Refusal) -> Result<End, ClientError> {
-        let v1::Refusal { expected_epoch, expected_sequence: expected, .. } = refusal;
+    fn refused(&mut self, refusal: v1::Refusal) -> Result<(), ClientError> {
         warn!(
-            kind = ?refusal.kind(), epoch = refusal.epoch, first = refusal.first, expected_epoch, expected,
-            said = refusal.message, "the server refuses a batch"
+            kind = ?refusal.kind(), epoch = refusal.epoch, first = refusal.first, expected_epoch = refusal.expected_epoch,
+            expected = refusal.expected_sequence, said = refusal.message, "the server refuses a batch"
         );
         self.is_hindered(format!("the server refuses a batch: {}", refusal.message));
-        match refusal.kind() {
-            RefusalKind::Gap if self.window.holds(expected_epoch, expected) => Ok(End::Again(Duration::ZERO)),
-            RefusalKind::Gap => Err(ClientError::Gap { expected_epoch, expected, message: refusal.message }),
-            RefusalKind::StaleEpoch => Err(ClientError::StaleEpoch(refusal.message)),
-            RefusalKind::Invalid | RefusalKind::Fork if self.window.is_oldest(&refusal) => {
-                self.refusal = Some(refusal);
-                Ok(End::Again(Duration::ZERO))
-            }
-            // A refusal of a head is not about ours, we send none: another sender uses our certificate.
-            RefusalKind::Fork | RefusalKind::Head => Err(ClientError::Fork(refusal.message)),
-            // Of a batch whose predecessors are not acknowledged, or of a kind that we don't know: the oldest goes first
-            // next time, and what is wrong with it will be said then.
-            RefusalKind::Invalid | RefusalKind::Unspecified => Ok(End::Again(Duration::ZERO)),
-        }
-    }
-
-    async fn report(&self, settled: Settled) {
-        // A caller that is gone ends `run`.
-        let _ = self.reports.send(Ok(settled)).await;
+        self.outbox.refused(refusal)
     }
 
     /// When the caller's patience ends.
@@ -376,6 +385,7 @@ impl Link {
         if let Some(notice) = self.options.notice.filter(|_| trouble != self.trouble) {
             notice(&trouble);
         }
+        self.outbox.hindered(&trouble);
         self.trouble = trouble;
     }
 
