@@ -11,7 +11,7 @@ use serde::Deserialize;
 use sigillo_client::Endpoint;
 use sigillo_model::limits::{BATCH_MAX_RECORDS, BLOCK_MAX_BYTES, FIELD_MAX_BYTES};
 
-use crate::AgentError;
+use crate::{AgentError, ScrubSettings, scrub::Scrubber};
 
 /// Everything that the agent is told. Relative paths are relative to the folder of the file.
 #[derive(Debug, Clone, Deserialize)]
@@ -44,6 +44,9 @@ pub struct Config {
     /// to nobody.
     #[serde(default)]
     pub stdin: bool,
+    /// Secrets of one's own that are taken out of all lines, beside the built-in ones.
+    #[serde(default)]
+    pub scrub: Vec<ScrubSettings>,
 }
 
 impl Config {
@@ -138,6 +141,7 @@ impl Config {
                 return Err(format!("{name} has {} bytes, at most {FIELD_MAX_BYTES} are taken", value.len()));
             }
         }
+        Scrubber::new(&self.scrub)?;
         let mut seen = HashSet::new();
         if let Some(file) = self.files.iter().find(|file| !seen.insert(&file.path)) {
             return Err(format!("file {} is named twice: its lines would be sent twice", file.path.display()));
@@ -190,6 +194,7 @@ mod tests {
             ("[[file]]\npath = 'a'\n[[file]]\npath = 'a'\n", "twice"),
             ("[[journald]]\n[[journald]]\n", "[[journald]]"),
             ("[[file]]\nglob = 'a'\n", "glob"),
+            ("[[scrub]]\nname = 'x'\npattern = '('\n", "unclosed"),
         ] {
             let error = load(&format!("{SERVER}{more}")).unwrap_err().to_string();
             assert!(error.contains(word), "{more:?}: {error}");

@@ -9,19 +9,29 @@
 
 mod check;
 mod config;
+#[allow(dead_code, reason = "called from the core once it is built on the spool")]
+mod declare;
 mod error;
 mod line;
+#[allow(dead_code, reason = "more profiles and sources come to use it")]
+mod profile;
 mod receipts;
+#[allow(dead_code, reason = "more profiles and sources come to use it")]
 mod record;
 mod run;
+mod scrub;
 mod source;
 mod stamp;
 mod state;
+#[allow(dead_code, reason = "more profiles and sources come to use it")]
+mod when;
 
 pub use check::check;
 pub use config::{BatchSettings, Config, FileSettings, JournaldSettings};
 pub use error::AgentError;
+pub use profile::Profile;
 pub use run::{Mode, run};
+pub use scrub::ScrubSettings;
 
 /// Name and version, as the server's register shows them.
 pub const AGENT: &str = concat!("sigillo-agent ", env!("CARGO_PKG_VERSION"));

@@ -27,7 +27,8 @@ use tracing::{error, info, warn};
 use crate::{
     AGENT, AgentError, Config,
     receipts::Receipts,
-    record::Stream,
+    record::Maker,
+    scrub::Scrubber,
     source::{Chunk, Feed, file, journald, stdin},
     state::{State, StateDir},
 };
@@ -66,6 +67,7 @@ pub async fn run(config: Config, mode: Mode, stop: CancellationToken) -> Result<
 
 async fn ship(config: Config, mode: Mode, stop: CancellationToken, state_dir: Arc<StateDir>) -> Result<(), AgentError> {
     let state = state_dir.load()?;
+    let maker = maker(&config)?;
     let receipts = Receipts::new(state_dir.path());
     let guard = guard(&config, &receipts)?;
     // Before anything is shipped: who can't remember what was acknowledged would ship it at every start again.
@@ -79,7 +81,7 @@ async fn ship(config: Config, mode: Mode, stop: CancellationToken, state_dir: Ar
     let mut agent = Agent { state_dir, shipper, state, receipts, guard, unsettled, save_at: None };
 
     let (chunks_end, mut chunks) = mpsc::channel(CHUNKS);
-    let mut sources = spawn_sources(&config, &agent.state, mode, &chunks_end);
+    let mut sources = spawn_sources(&config, &agent.state, mode, &maker, &chunks_end);
     drop(chunks_end);
     let result = agent.work(&mut chunks, &stop).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
@@ -302,25 +304,32 @@ async fn start(config: &Config, state: &State, guard: Option<&Arc<Guard>>, mode:
     }
 }
 
+/// What all sources make their records with.
+fn maker(config: &Config) -> Result<Maker, AgentError> {
+    let wrong = |what| AgentError::Config { path: PathBuf::from("agent.toml"), what };
+    let scrubber = Scrubber::new(&config.scrub).map_err(wrong)?;
+    Ok(Maker::new(&config.host, &config.tenant, Arc::new(scrubber)))
+}
+
 fn spawn_sources(
     config: &Config,
     state: &State,
     mode: Mode,
+    maker: &Maker,
     chunks: &mpsc::Sender<Chunk>,
 ) -> JoinSet<Result<(), AgentError>> {
-    let stream = |name: String| Stream { host: config.host.clone(), tenant: config.tenant.clone(), name };
     let mut sources = JoinSet::new();
     let (feed, marks) = (Feed::new(chunks.clone()), state.marks());
     for file in &config.files {
         let name = file.path.to_string_lossy().into_owned();
-        sources.spawn(file::follow(file.path.clone(), stream(name), Arc::clone(&marks), mode, feed.clone()));
+        sources.spawn(file::follow(file.path.clone(), maker.of(&name), Arc::clone(&marks), mode, feed.clone()));
     }
     for settings in &config.journald {
-        let stream = stream("journald".into());
-        sources.spawn(journald::follow(settings.clone(), stream, Arc::clone(&marks), mode, feed.clone()));
+        let maker = maker.of("journald");
+        sources.spawn(journald::follow(settings.clone(), maker, Arc::clone(&marks), mode, feed.clone()));
     }
     if config.reads_stdin() {
-        sources.spawn(stdin::read(stream("stdin".into()), feed));
+        sources.spawn(stdin::read(maker.of("stdin"), feed));
     }
     sources
 }

@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use crate::when::{self, Clock};
+
 /// Longest time stamp that is looked at.
 const STAMP_MAX_BYTES: usize = 40;
 
@@ -15,21 +17,39 @@ pub(crate) struct Stamp<'a> {
     pub(crate) host: &'a str,
     pub(crate) program: &'a str,
     pub(crate) process_id: u32,
+    /// Path, unit or channel. Empty: the source's.
+    pub(crate) stream: &'a str,
 }
 
-/// Reads the header of an RFC 5424 line, the priority of an RFC 3164 one (whose time has no year and no zone, so is left
-/// unknown), or an RFC 3339 time stamp. After the latter, host and program are taken only if the host is ours: an
-/// application's own words may stand there as well.
-pub(crate) fn read<'a>(line: &'a [u8], our_host: &str) -> Stamp<'a> {
+/// Reads the header of an RFC 5424 line, of an RFC 3164 one (whose time has no year and no zone: it is taken for the newest past
+/// one of the machine's zone), or an RFC 3339 time stamp. After the latter, host and program are taken only if the host is ours: an
+/// application's own words may stand there as well. Returns also where the message begins.
+pub(crate) fn read<'a>(line: &'a [u8], our_host: &str, clock: Clock<'_>) -> (Stamp<'a>, usize) {
     let Some((priority, rest)) = priority(line) else {
-        return file_format(line, our_host);
+        return match line.first() {
+            Some(byte) if byte.is_ascii_digit() => file_format(line, our_host),
+            Some(byte) if byte.is_ascii_uppercase() => traditional(line, line, clock).unwrap_or_default(),
+            _ => <_>::default(),
+        };
     };
-    let stamp = Stamp { priority: Some(priority & 7), ..Stamp::default() };
-    let Some(header) = rest.strip_prefix(b"1 ") else { return stamp };
-    let mut fields = header.splitn(5, |byte| *byte == b' ').map(field);
+    let priority = Some(priority & 7);
+    let Some(header) = rest.strip_prefix(b"1 ") else {
+        let (stamp, at) = traditional(line, rest, clock).unwrap_or((Stamp::default(), line.len() - rest.len()));
+        return (Stamp { priority, ..stamp }, at);
+    };
+    let mut fields = header.splitn(6, |byte| *byte == b' ');
     let mut next = || fields.next().unwrap_or_default();
-    let (time, host, program, process) = (next(), next(), next(), next());
-    Stamp { event_time_unix_nano: nanos(time), host, program, process_id: process.parse().unwrap_or_default(), ..stamp }
+    let (time, host, program, process, _id, rest) =
+        (field(next()), field(next()), field(next()), field(next()), next(), next());
+    let stamp = Stamp {
+        event_time_unix_nano: nanos(time),
+        priority,
+        host,
+        program,
+        process_id: process.parse().unwrap_or_default(),
+        ..Stamp::default()
+    };
+    (stamp, line.len() - after_structured_data(rest).len())
 }
 
 /// OpenTelemetry's severity number and syslog's name of a syslog severity.
@@ -55,20 +75,60 @@ fn priority(line: &[u8]) -> Option<(u8, &[u8])> {
     text.parse().ok().filter(|number| *number <= 191).map(|number| (number, rest))
 }
 
-/// `2026-11-23T12:05:18.123+01:00 host program[123]: …`
-fn file_format<'a>(line: &'a [u8], our_host: &str) -> Stamp<'a> {
-    if !line.first().is_some_and(u8::is_ascii_digit) {
-        return Stamp::default();
+/// What follows structured data: `-`, or elements in brackets, in which a quoted value may hold `\]`.
+fn after_structured_data(rest: &[u8]) -> &[u8] {
+    let mut end = usize::from(rest.first() == Some(&b'-'));
+    while rest.get(end) == Some(&b'[') {
+        let mut escaped = false;
+        let close = rest.get(end..).unwrap_or_default().iter().position(|byte| {
+            let closes = *byte == b']' && !escaped;
+            escaped = *byte == b'\\' && !escaped;
+            closes
+        });
+        let Some(close) = close else { return rest };
+        end += close + 1;
     }
-    let mut fields = line.splitn(4, |byte| *byte == b' ').map(field);
-    let mut next = || fields.next().unwrap_or_default();
-    let (time, host, tag) = (next(), next(), next());
-    let stamp = Stamp { event_time_unix_nano: nanos(time), ..Stamp::default() };
-    let Some(tag) = tag.strip_suffix(':').filter(|_| host == our_host && stamp.event_time_unix_nano != 0) else {
-        return stamp;
+    let message = rest.get(end..).unwrap_or_default();
+    let message = message.strip_prefix(b" ").unwrap_or(message);
+    message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message)
+}
+
+/// `Nov 23 12:05:18 host program[123]: …`, `text` being the end of the line that begins with the time.
+fn traditional<'a>(line: &'a [u8], text: &'a [u8], clock: Clock<'_>) -> Option<(Stamp<'a>, usize)> {
+    let time = text.get(..16).filter(|time| time.last() == Some(&b' '))?;
+    let event_time_unix_nano = clock.yearless(time);
+    if event_time_unix_nano == 0 {
+        return None;
+    }
+    let mut fields = text.get(16..)?.splitn(3, |byte| *byte == b' ');
+    let (host, tag, message) = (field(fields.next()?), fields.next()?, fields.next().unwrap_or_default());
+    let stamp = Stamp { event_time_unix_nano, ..Stamp::default() };
+    let Some((program, process_id)) = program(tag).filter(|_| !host.is_empty()) else {
+        return Some((stamp, line.len() - text.len() + time.len()));
     };
+    Some((Stamp { host, program, process_id, ..stamp }, line.len() - message.len()))
+}
+
+/// `2026-11-23T12:05:18.123+01:00 host program[123]: …`
+fn file_format<'a>(line: &'a [u8], our_host: &str) -> (Stamp<'a>, usize) {
+    let mut fields = line.splitn(4, |byte| *byte == b' ');
+    let mut next = || fields.next().unwrap_or_default();
+    let (time, host, tag, message) = (next(), field(next()), next(), next());
+    let stamp = Stamp { event_time_unix_nano: nanos(field(time)), ..Stamp::default() };
+    if stamp.event_time_unix_nano == 0 {
+        return <_>::default();
+    }
+    match program(tag).filter(|_| host == our_host) {
+        Some((program, process_id)) => (Stamp { host, program, process_id, ..stamp }, line.len() - message.len()),
+        None => (stamp, line.len().min(time.len() + 1)),
+    }
+}
+
+/// `program:` or `program[123]:`
+fn program(tag: &[u8]) -> Option<(&str, u32)> {
+    let tag = field(tag).strip_suffix(':')?;
     let (program, process) = tag.strip_suffix(']').and_then(|tag| tag.rsplit_once('[')).unwrap_or((tag, ""));
-    Stamp { host, program, process_id: process.parse().unwrap_or_default(), ..stamp }
+    (!program.is_empty()).then(|| (program, process.parse().unwrap_or_default()))
 }
 
 /// A field of a header; empty for `-` and for what is no text.
@@ -81,14 +141,26 @@ fn nanos(text: &str) -> u64 {
     if !(20..=STAMP_MAX_BYTES).contains(&text.len()) || text.as_bytes().get(10) != Some(&b'T') {
         return 0;
     }
-    text.parse::<Timestamp>().ok().and_then(|time| u64::try_from(time.as_nanosecond()).ok()).unwrap_or_default()
+    text.parse::<Timestamp>().map(when::nanos).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
+
     use super::*;
 
     const NOON: u64 = 1_795_435_200_000_000_000;
+
+    /// The stamp and the message.
+    fn split<'a>(line: &'a [u8], our_host: &str) -> (Stamp<'a>, &'a str) {
+        let (stamp, at) = super::read(line, our_host, Clock { observed: NOON, zone: &TimeZone::UTC });
+        (stamp, std::str::from_utf8(&line[at..]).unwrap())
+    }
+
+    fn read<'a>(line: &'a [u8], our_host: &str) -> Stamp<'a> {
+        split(line, our_host).0
+    }
 
     #[test]
     fn rfc_5424_headers_are_read() {
@@ -99,20 +171,55 @@ mod tests {
             host: "web-1",
             program: "evntslog",
             process_id: 42,
+            stream: "",
         };
-        assert_eq!(read(line, ""), expected);
+        assert_eq!(split(line, ""), (expected, "hello"));
         let nothing = Stamp { priority: Some(6), ..Stamp::default() };
-        assert_eq!(read(b"<14>1 - - - - - - x", ""), nothing);
+        assert_eq!(split(b"<14>1 - - - - - - x", ""), (nothing, "x"));
+        for (data, message) in [
+            (r#"[a@1 b="c"] hello you"#, "hello you"),
+            (r#"[a@1 b="\]"][c d="e f"] hello"#, "hello"),
+            ("- \u{feff}hello", "hello"),
+            ("-", ""),
+            ("[a@1 b=", "[a@1 b="),
+            ("", ""),
+        ] {
+            let line = format!("<14>1 - - - - - {data}");
+            assert_eq!(split(line.as_bytes(), ""), (nothing, message), "{data}");
+        }
     }
 
     #[test]
-    fn times_without_zone_or_year_stay_unknown() {
-        let stamp = read(b"<34>Oct 11 22:14:15 mymachine su: failed", "mymachine");
-        assert_eq!(stamp, Stamp { priority: Some(2), ..Stamp::default() });
-        for line in
-            ["Oct 11 22:14:15 host su: x", "2026-11-23T12:00:00 no zone", "2026-11-23 12:00:00 no zone", "", "<", "7"]
-        {
-            assert_eq!(read(line.as_bytes(), "host"), Stamp::default(), "{line:?}");
+    fn rfc_3164_headers_are_read_with_the_newest_past_time() {
+        let time = NOON - 60 * 1_000_000_000;
+        let expected = Stamp {
+            event_time_unix_nano: time,
+            priority: Some(2),
+            host: "mymachine",
+            program: "su",
+            process_id: 0,
+            stream: "",
+        };
+        assert_eq!(split(b"<34>Nov 23 11:59:00 mymachine su: failed", "other"), (expected, "failed"));
+        let expected = Stamp { priority: None, process_id: 7, ..expected };
+        assert_eq!(split(b"Nov 23 11:59:00 mymachine su[7]: failed now", "other"), (expected, "failed now"));
+        let alone = Stamp { event_time_unix_nano: time, ..Stamp::default() };
+        assert_eq!(split(b"Nov 23 11:59:00 the words of somebody", ""), (alone, "the words of somebody"));
+        assert_eq!(split(b"<34>words", ""), (Stamp { priority: Some(2), ..Stamp::default() }, "words"));
+    }
+
+    #[test]
+    fn times_that_are_none_stay_unknown() {
+        for line in [
+            "Nov 31 22:14:15 host su: x",
+            "2026-11-23T12:00:00 no zone",
+            "2026-11-23 12:00:00 no zone",
+            "",
+            "<",
+            "7",
+            "N",
+        ] {
+            assert_eq!(split(line.as_bytes(), "host"), (Stamp::default(), line), "{line:?}");
         }
     }
 
@@ -120,10 +227,11 @@ mod tests {
     fn rfc_3339_stamps_are_read_and_words_of_applications_left_alone() {
         let line = b"2026-11-23T13:00:00.5+01:00 web-1 sshd[77]: Accepted";
         let time = NOON + 500_000_000;
-        let expected =
-            Stamp { event_time_unix_nano: time, priority: None, host: "web-1", program: "sshd", process_id: 77 };
-        assert_eq!(read(line, "web-1"), expected);
-        assert_eq!(read(line, "other"), Stamp { event_time_unix_nano: time, ..Stamp::default() });
+        let alone = Stamp { event_time_unix_nano: time, ..Stamp::default() };
+        let expected = Stamp { host: "web-1", program: "sshd", process_id: 77, ..alone };
+        assert_eq!(split(line, "web-1"), (expected, "Accepted"));
+        assert_eq!(split(line, "other"), (alone, "web-1 sshd[77]: Accepted"));
+        assert_eq!(split(b"2026-11-23T13:00:00.5+01:00", "other"), (alone, ""));
     }
 
     #[test]

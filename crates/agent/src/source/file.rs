@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use crate::{
     AgentError,
     line::{LINE_MAX_BYTES, Piece, Splitter},
-    record::Stream,
+    record::Maker,
     run::Mode,
     source::{Chunk, Feed, Mark, Marks},
     state::FilePlace,
@@ -62,7 +62,7 @@ impl FileId {
 /// Follows a file for ever, or to its present end.
 pub(crate) async fn follow(
     path: PathBuf,
-    stream: Stream,
+    maker: Maker,
     marks: Marks,
     mode: Mode,
     feed: Feed,
@@ -73,7 +73,7 @@ pub(crate) async fn follow(
         _ => None,
     });
     let grace = if mode == Mode::Once { Duration::ZERO } else { GRACE };
-    let mut follower = Follower::new(path, stream, place, grace);
+    let mut follower = Follower::new(path, maker, place, grace);
     loop {
         let read = spawn_blocking(move || {
             let mut items = follower.read();
@@ -110,7 +110,7 @@ pub(crate) async fn follow(
 #[derive(Debug)]
 struct Follower {
     path: PathBuf,
-    stream: Stream,
+    maker: Maker,
     place: Option<FilePlace>,
     grace: Duration,
     open: Option<Open>,
@@ -131,8 +131,8 @@ struct Open {
 }
 
 impl Follower {
-    fn new(path: PathBuf, stream: Stream, place: Option<FilePlace>, grace: Duration) -> Self {
-        Self { path, stream, place, grace, open: None, buffer: vec![0; READ_BYTES] }
+    fn new(path: PathBuf, maker: Maker, place: Option<FilePlace>, grace: Duration) -> Self {
+        Self { path, maker, place, grace, open: None, buffer: vec![0; READ_BYTES] }
     }
 
     /// The next lines; none when there are none now.
@@ -146,7 +146,7 @@ impl Follower {
                 info!(path = %self.path.display(), "file was truncated; reading it from its beginning");
                 let rest = open.truncated();
                 if !rest.is_empty() {
-                    return Ok(items(&self.stream, rest));
+                    return Ok(items(&self.maker, rest));
                 }
             }
             let count = open.file.read_at(&mut self.buffer, open.read)?;
@@ -155,7 +155,7 @@ impl Follower {
                 if pieces.is_empty() {
                     continue;
                 }
-                return Ok(items(&self.stream, pieces));
+                return Ok(items(&self.maker, pieces));
             }
             match open.successor(&self.path, self.grace)? {
                 None => return Ok(Vec::new()),
@@ -164,7 +164,7 @@ impl Follower {
                     let rest = open.rest();
                     *open = next;
                     if !rest.is_empty() {
-                        return Ok(items(&self.stream, rest));
+                        return Ok(items(&self.maker, rest));
                     }
                 }
             }
@@ -173,7 +173,7 @@ impl Follower {
 
     /// What is left without a line end.
     fn finish(&mut self) -> Vec<Item> {
-        self.open.as_mut().map(|open| items(&self.stream, open.rest())).unwrap_or_default()
+        self.open.as_mut().map(|open| items(&self.maker, open.rest())).unwrap_or_default()
     }
 
     /// The file to begin with: the one that we stood in, wherever it was renamed to, or else the one of that name.
@@ -291,9 +291,9 @@ impl Open {
     }
 }
 
-fn items(stream: &Stream, pieces: Vec<(Piece, Mark)>) -> Vec<Item> {
+fn items(maker: &Maker, pieces: Vec<(Piece, Mark)>) -> Vec<Item> {
     let observed = unix_nanos();
-    pieces.into_iter().map(|(piece, mark)| (stream.line(piece, observed), Some(mark))).collect()
+    pieces.into_iter().map(|(piece, mark)| (maker.line(piece, observed), Some(mark))).collect()
 }
 
 /// The file of `place` under another name beside `path`, as log rotation leaves it.

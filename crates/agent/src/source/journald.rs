@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::{
     AgentError, JournaldSettings,
     line::{Piece, Splitter, split_message},
-    record::Stream,
+    record::Maker,
     run::Mode,
     source::{Chunk, Feed, Mark, Marks},
     stamp::Stamp,
@@ -26,7 +26,7 @@ const ENTRY_MAX_BYTES: usize = 4 << 20;
 /// Follows the journal for ever, or to its present end.
 pub(crate) async fn follow(
     settings: JournaldSettings,
-    stream: Stream,
+    maker: Maker,
     marks: Marks,
     mode: Mode,
     feed: Feed,
@@ -39,7 +39,7 @@ pub(crate) async fn follow(
     let mut backoff = Backoff::default();
     loop {
         let before = cursor.clone();
-        let result = read(&settings, &stream, &mut cursor, mode, &feed, &key).await;
+        let result = read(&settings, &maker, &mut cursor, mode, &feed, &key).await;
         let error = match result {
             Ok(Ended::Wanted) => return Ok(()),
             Ok(Ended::Itself(status)) if mode == Mode::Once && status.success() => return Ok(()),
@@ -70,7 +70,7 @@ enum Ended {
 
 async fn read(
     settings: &JournaldSettings,
-    stream: &Stream,
+    maker: &Maker,
     cursor: &mut Option<Arc<str>>,
     mode: Mode,
     feed: &Feed,
@@ -101,7 +101,7 @@ async fn read(
         let observed = unix_nanos();
         let mut items = Vec::new();
         while let Some(piece) = splitter.next_piece() {
-            records(stream, piece, observed, cursor, &mut items);
+            records(maker, piece, observed, cursor, &mut items);
         }
         for chunk in Chunk::cut(key, items) {
             if !feed.hand_over(chunk).await {
@@ -134,7 +134,7 @@ struct Entry {
 
 /// Makes records of one line of journalctl's output. A line that is not understood is sent as it is.
 fn records(
-    stream: &Stream,
+    maker: &Maker,
     line: Piece,
     observed: u64,
     cursor: &mut Option<Arc<str>>,
@@ -142,32 +142,30 @@ fn records(
 ) {
     let entry = if line.fragment.is_none() { serde_json::from_slice::<Entry>(&line.bytes).ok() } else { None };
     let before = cursor.clone();
-    let mut push = |pieces: Vec<Piece>, stream: &Stream, stamp: Stamp<'_>, after: Option<&Arc<str>>| {
+    let mut push = |pieces: Vec<Piece>, stamp: Stamp<'_>, after: Option<&Arc<str>>| {
         let count = pieces.len();
         for (index, piece) in pieces.into_iter().enumerate() {
             // An entry counts as read with its last piece.
             let place = if index + 1 == count { after } else { before.as_ref() };
             let mark = place.map(|place| Mark::Cursor(place.to_string()));
-            items.push((stream.record(piece, stamp, observed), mark));
+            items.push((maker.message(piece, stamp, observed), mark));
         }
     };
     let Some(entry) = entry else {
-        push(split_message(&line.bytes), stream, Stamp::default(), before.as_ref());
+        push(split_message(&line.bytes), Stamp::default(), before.as_ref());
         return;
     };
     let after = Arc::from(entry.cursor.as_str());
-    let host = entry.host.as_str().unwrap_or(&stream.host).to_owned();
-    let name = entry.unit.as_str().unwrap_or("journald").to_owned();
-    let stream = Stream { host, name, tenant: stream.tenant.clone() };
     let stamp = Stamp {
         event_time_unix_nano: number::<u64>(&entry.realtime_us).unwrap_or_default().saturating_mul(1_000),
         priority: number::<u8>(&entry.priority).filter(|priority| *priority <= 7),
         program: entry.identifier.as_str().unwrap_or_default(),
         process_id: number(&entry.process_id).unwrap_or_default(),
-        ..Stamp::default()
+        host: entry.host.as_str().unwrap_or_default(),
+        stream: entry.unit.as_str().unwrap_or_default(),
     };
     let message = message_bytes(&entry.message).unwrap_or(line.bytes);
-    push(split_message(&message), &stream, stamp, Some(&after));
+    push(split_message(&message), stamp, Some(&after));
     *cursor = Some(after);
 }
 
@@ -189,12 +187,14 @@ mod tests {
     use sigillo_proto::record::Fields;
 
     use super::*;
+    use crate::scrub::Scrubber;
 
     fn read(line: &str) -> (Vec<Fields>, Option<Arc<str>>) {
-        let stream = Stream { host: "ours".into(), tenant: String::new(), name: String::new() };
+        let scrubber = Arc::new(Scrubber::new(&[]).unwrap());
+        let maker = Maker::new("ours", "", scrubber);
         let (mut cursor, mut items) = (None, Vec::new());
         let bytes = Bytes::copy_from_slice(line.as_bytes());
-        records(&stream, Piece { consumed: 0, bytes, fragment: None }, 5, &mut cursor, &mut items);
+        records(&maker, Piece { consumed: 0, bytes, fragment: None }, 5, &mut cursor, &mut items);
         (items.iter().map(|item| Fields::decode(item.0.as_ref())).collect(), cursor)
     }
 

@@ -9,14 +9,14 @@ use tokio::io::AsyncReadExt;
 use crate::{
     AgentError,
     line::{LINE_MAX_BYTES, Splitter},
-    record::Stream,
+    record::Maker,
     source::{Chunk, Feed},
 };
 
 const READ_BYTES: usize = 256 << 10;
 
 /// Reads until the end of the input.
-pub(crate) async fn read(stream: Stream, feed: Feed) -> Result<(), AgentError> {
+pub(crate) async fn read(maker: Maker, feed: Feed) -> Result<(), AgentError> {
     let key = Arc::from("-");
     let mut input = tokio::io::stdin();
     let mut splitter = Splitter::new(LINE_MAX_BYTES, 0);
@@ -34,7 +34,7 @@ pub(crate) async fn read(stream: Stream, feed: Feed) -> Result<(), AgentError> {
         if count == 0 {
             pieces.extend(splitter.finish());
         }
-        let items = pieces.into_iter().map(|piece| (stream.line(piece, observed), None)).collect();
+        let items = pieces.into_iter().map(|piece| (maker.line(piece, observed), None)).collect();
         for chunk in Chunk::cut(&key, items) {
             if !feed.hand_over(chunk).await {
                 return Ok(());

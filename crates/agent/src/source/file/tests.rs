@@ -4,20 +4,21 @@ use sigillo_proto::record::Fields;
 use tempfile::TempDir;
 
 use super::*;
+use crate::scrub::Scrubber;
 
 struct Case {
     dir: TempDir,
     follower: Follower,
 }
 
-fn stream() -> Stream {
-    Stream { host: "h".into(), tenant: String::new(), name: "/log".into() }
+fn maker() -> Maker {
+    Maker::new("h", "", Arc::new(Scrubber::new(&[]).unwrap())).of("/log")
 }
 
 impl Case {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let follower = Follower::new(dir.path().join("log"), stream(), None, Duration::ZERO);
+        let follower = Follower::new(dir.path().join("log"), maker(), None, Duration::ZERO);
         Self { dir, follower }
     }
 
@@ -51,7 +52,7 @@ impl Case {
     /// Another agent that begins where the mark says.
     fn restart(&mut self, mark: &Mark) {
         let Mark::File(place) = mark else { panic!("{mark:?}") };
-        self.follower = Follower::new(self.path("log"), stream(), Some(place.clone()), Duration::ZERO);
+        self.follower = Follower::new(self.path("log"), maker(), Some(place.clone()), Duration::ZERO);
     }
 }
 
