@@ -11,6 +11,7 @@ use serde::Deserialize;
 use sigillo_client::Endpoint;
 use sigillo_model::limits::{BATCH_MAX_RECORDS, BLOCK_MAX_BYTES, FIELD_MAX_BYTES};
 
+pub use crate::source::journald::JournaldSettings;
 use crate::{AgentError, ScrubSettings, scrub::Scrubber};
 
 /// Everything that the agent is told. Relative paths are relative to the folder of the file.
@@ -89,22 +90,6 @@ pub struct FileSettings {
     pub path: PathBuf,
 }
 
-/// A reading of the systemd journal.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JournaldSettings {
-    /// Units to read. Default: all.
-    #[serde(default)]
-    pub units: Vec<String>,
-}
-
-impl JournaldSettings {
-    /// Name under which the state remembers the cursor.
-    pub(crate) fn key(&self) -> String {
-        self.units.join(",")
-    }
-}
-
 impl Config {
     /// Reads and checks the file.
     pub fn load(path: &Path) -> Result<Self, AgentError> {
@@ -116,6 +101,9 @@ impl Config {
         config.state_dir = base.join(&config.state_dir);
         for file in &mut config.files {
             file.path = base.join(&file.path);
+        }
+        for journald in &mut config.journald {
+            journald.resolve(base);
         }
         config.validate().map_err(wrong)?;
         Ok(config)

@@ -17,7 +17,7 @@ use sigillo_client::{
 use sigillo_model::ids::Epoch;
 use sigillo_proto::v1::Batch;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
@@ -109,6 +109,7 @@ struct Unsettled {
     mark: Option<Bytes>,
     /// Records of it that are not settled.
     records: u64,
+    synced: Option<oneshot::Sender<()>>,
 }
 
 struct Agent {
@@ -162,7 +163,12 @@ impl Agent {
                 None => return Ok(()),
             }
         }
-        self.unsettled.push_back(Unsettled { key: chunk.key, mark: chunk.mark, records });
+        self.unsettled.push_back(Unsettled { key: chunk.key, mark: chunk.mark, records, synced: chunk.synced });
+        if chunk.urgent
+            && let Some(cut) = unless(stop, self.shipper.cut()).await
+        {
+            cut?;
+        }
         while let Some(settled) = self.shipper.settled_so_far()? {
             self.settle(settled, stop).await?;
         }
@@ -208,9 +214,12 @@ impl Agent {
             if first.records > 0 {
                 break;
             }
-            if let Some(Unsettled { key, mark: Some(mark), .. }) = self.unsettled.pop_front() {
+            let Some(Unsettled { key, mark, synced, .. }) = self.unsettled.pop_front() else { break };
+            if let Some(mark) = mark {
                 self.state.remember(&key, &mark);
             }
+            // Who does not wait any more need not be told.
+            let _ = synced.map(|synced| synced.send(()));
         }
         self.state.epoch = settled.position.epoch.get();
         self.state.next = settled.position.next.get();
@@ -325,8 +334,8 @@ fn spawn_sources(
         sources.spawn(file::follow(file.path.clone(), maker.of(&name), Arc::clone(&marks), mode, feed.clone()));
     }
     for settings in &config.journald {
-        let maker = maker.of("journald");
-        sources.spawn(journald::follow(settings.clone(), maker, Arc::clone(&marks), mode, feed.clone()));
+        let (maker, meter) = (maker.of("journald"), Arc::default());
+        sources.spawn(journald::follow(settings.clone(), maker, Arc::clone(&marks), mode, feed.clone(), meter));
     }
     if config.reads_stdin() {
         sources.spawn(stdin::read(maker.of("stdin"), feed));

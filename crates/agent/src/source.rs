@@ -4,12 +4,18 @@ pub(crate) mod file;
 pub(crate) mod journald;
 pub(crate) mod stdin;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sigillo_model::record::Record;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::state::FilePlace;
 
@@ -30,9 +36,18 @@ pub(crate) struct Chunk {
     /// How far the source was read with these records: the source's own bytes, at most 4 KiB. Empty: the key is forgotten. `None`: the
     /// source can't be read again.
     pub(crate) mark: Option<Bytes>,
+    /// Whether somebody waits for it to be kept: nothing else is waited for then.
+    pub(crate) urgent: bool,
+    /// Told once the chunk would survive a loss of power; dropped if that won't be.
+    pub(crate) synced: Option<oneshot::Sender<()>>,
 }
 
 impl Chunk {
+    /// A chunk for which nobody waits.
+    pub(crate) fn new(key: &Arc<str>, records: Vec<Record>, mark: Option<Bytes>) -> Self {
+        Self { key: Arc::clone(key), records, mark, urgent: false, synced: None }
+    }
+
     /// Chunks of records that were read one after the other, each with how far the source was read with it.
     pub(crate) fn cut(key: &Arc<str>, items: Vec<(Record, Option<Mark>)>) -> Vec<Self> {
         let mut chunks: Vec<Self> = Vec::new();
@@ -48,7 +63,7 @@ impl Chunk {
                 }
                 _ => {
                     bytes = length;
-                    chunks.push(Self { key: Arc::clone(key), records: vec![record], mark });
+                    chunks.push(Self::new(key, vec![record], mark));
                 }
             }
         }
@@ -86,5 +101,76 @@ impl Feed {
     /// Waits while the agent has enough. `false` when nobody takes chunks any more.
     pub(crate) async fn hand_over(&self, chunk: Chunk) -> bool {
         self.chunks.send(chunk).await.is_ok()
+    }
+}
+
+/// Records of one source on the way to a chunk.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    key: Arc<str>,
+    records: Vec<Record>,
+    bytes: usize,
+}
+
+impl Gathered {
+    /// Nothing yet.
+    pub(crate) fn new(key: Arc<str>) -> Self {
+        Self { key, records: Vec::new(), bytes: 0 }
+    }
+
+    /// Whether records of that many bytes still fit, beside what was gathered.
+    pub(crate) fn has_room(&self, records: usize, bytes: usize) -> bool {
+        self.records.is_empty()
+            || self.records.len() + records <= CHUNK_RECORDS && self.bytes.saturating_add(bytes) <= CHUNK_BYTES
+    }
+
+    /// Adds a record.
+    pub(crate) fn push(&mut self, record: Record) {
+        self.bytes += record.as_ref().length();
+        self.records.push(record);
+    }
+
+    /// What was gathered, if there is anything. `mark`: how far the source was read with the last record.
+    pub(crate) fn take(&mut self, mark: Option<Bytes>) -> Option<Chunk> {
+        self.bytes = 0;
+        let records = std::mem::take(&mut self.records);
+        (!records.is_empty()).then(|| Chunk::new(&self.key, records, mark))
+    }
+}
+
+/// What a source has done, for people who ask.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    /// Lines, entries or messages that were read.
+    pub(crate) lines: AtomicU64,
+    /// Bytes of them.
+    pub(crate) bytes: AtomicU64,
+    /// When something was read last, nanoseconds since 1970; 0: not yet.
+    pub(crate) last_read_ns: AtomicU64,
+    /// Times at which something was seen to be missing.
+    pub(crate) gaps: AtomicU64,
+    /// How much was missing, as far as it could be counted.
+    pub(crate) lost_lines: AtomicU64,
+    /// What stands in the way now.
+    error: Mutex<Option<String>>,
+}
+
+impl Meter {
+    /// Counts what was read.
+    pub(crate) fn read(&self, lines: u64, bytes: u64, now_ns: u64) {
+        self.lines.fetch_add(lines, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+        self.last_read_ns.store(now_ns, Relaxed);
+    }
+
+    /// Counts something missing.
+    pub(crate) fn missing(&self, lines: u64) {
+        self.gaps.fetch_add(1, Relaxed);
+        self.lost_lines.fetch_add(lines, Relaxed);
+    }
+
+    /// Remembers what stands in the way, or that nothing does any more.
+    pub(crate) fn set_error(&self, error: Option<String>) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 }

@@ -67,7 +67,15 @@ impl State {
                 let units = key.strip_prefix(JOURNALD).unwrap_or(key);
                 drop(self.journald.insert(units.to_owned(), cursor));
             }
-            Err(_) => {}
+            // The form of the journal's own mark.
+            Err(_) => {
+                let value = serde_json::from_slice::<serde_json::Value>(mark).unwrap_or_default();
+                if let (Some(units), Some(cursor)) =
+                    (key.strip_prefix(JOURNALD), value.get("cursor").and_then(|cursor| cursor.as_str()))
+                {
+                    self.journald.insert(units.to_owned(), cursor.to_owned());
+                }
+            }
         }
     }
 

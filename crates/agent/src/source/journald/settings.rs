@@ -1,0 +1,35 @@
+//! What is said in `[[journald]]`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// A reading of the systemd journal, by `journalctl` (systemd 236 or later). The agent's account needs to be in the group
+/// `systemd-journal`: of entries that it may not see it would believe that they are missing, and say so.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JournaldSettings {
+    /// Units to read. Default: all, and then the journal's own counter is checked for gaps; with a choice of units only whether the place
+    /// at which reading stopped is still there.
+    #[serde(default)]
+    pub units: Vec<String>,
+    /// Folder that holds the journal's files, for a container's journal or a copy. Default: this machine's journal.
+    #[serde(default)]
+    pub directory: Option<PathBuf>,
+}
+
+impl JournaldSettings {
+    /// Makes paths relative to the configuration's folder.
+    pub(crate) fn resolve(&mut self, base: &Path) {
+        self.directory = self.directory.as_ref().map(|directory| base.join(directory));
+    }
+
+    /// Name under which is remembered how far was read.
+    pub(crate) fn key(&self) -> String {
+        let units = self.units.join(",");
+        match &self.directory {
+            None => format!("journald {units}"),
+            Some(directory) => format!("journald {units} in {}", directory.display()),
+        }
+    }
+}
