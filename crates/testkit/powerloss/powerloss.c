@@ -12,6 +12,9 @@
  *   SIGILLO_POWERLOSS_LOG  the log, written by `powerloss::begin` and continued here, outside that directory; beside it
  *                          `<log>.graves/`, a directory of the same file system
  *   SIGILLO_POWERLOSS_LIE  "1": fsync and fdatasync do nothing, report success, and nothing counts as durable
+ *   SIGILLO_POWERLOSS_ROOM a file of 8 bytes: how many may still be written below the directory, less than 0 = any number.
+ *                          It may be written while the process runs. What finds no room is written in part, or fails with
+ *                          ENOSPC; what is deleted gives no room back. Optional
  *
  * What counts as durable (the strict reading of POSIX)
  *   bytes    a file's bytes up to the length that it had when an fsync or fdatasync of it began that has returned. What
@@ -93,6 +96,7 @@ struct grave {
 static char root[PATH_MAX], graves_dir[PATH_MAX];
 static size_t root_length;
 static int log_fd = -1, lying;
+static _Atomic int64_t *room;
 static uint64_t log_length, next_grave = 1;
 static struct file *files[BUCKETS];
 static struct grave *graves;
@@ -211,6 +215,35 @@ static void read_log(void)
 	}
 }
 
+static void map_room(const char *path)
+{
+	long mapped;
+	int fd;
+	if (!path)
+		return;
+	fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC, 0);
+	mapped = syscall(SYS_mmap, NULL, sizeof *room, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0L);
+	if (fd < 0 || mapped == -1)
+		die("the file of the room can't be mapped", path);
+	syscall(SYS_close, fd);
+	room = (void *)mapped;
+}
+
+/* Takes room for up to `length` bytes, and returns for how many there was some. */
+static uint64_t take_room(uint64_t length)
+{
+	int64_t left, taken;
+	if (!room)
+		return length;
+	left = atomic_load(room);
+	do {
+		if (left < 0)
+			return length;
+		taken = (uint64_t)left < length ? left : (int64_t)length;
+	} while (!atomic_compare_exchange_weak(room, &left, left - taken));
+	return taken;
+}
+
 __attribute__((constructor)) static void begin(void)
 {
 	const char *directory = getenv("SIGILLO_POWERLOSS_DIR"), *log = getenv("SIGILLO_POWERLOSS_LOG");
@@ -224,6 +257,7 @@ __attribute__((constructor)) static void begin(void)
 		die("the log can't be opened", log);
 	snprintf(graves_dir, sizeof graves_dir, "%.4000s.graves", log);
 	lying = lie && strcmp(lie, "1") == 0;
+	map_room(getenv("SIGILLO_POWERLOSS_ROOM"));
 	read_log();
 	root_length = strlen(root);
 }
@@ -555,8 +589,8 @@ int fdatasync(int fd)
 	return sync_fd(SYS_fdatasync, fd);
 }
 
-/* One write of any form. `offset` < 0: where the descriptor stands. */
-static ssize_t write_at(int fd, const struct iovec *parts, int count, off_t offset, int flags)
+/* One write of any form, for which there is room. `offset` < 0: where the descriptor stands. */
+static ssize_t write_roomy(int fd, const struct iovec *parts, int count, off_t offset, int flags)
 {
 	struct file *file = watched(fd);
 	int opened = file ? atomic_load(&fd_flags[fd]) : 0;
@@ -588,6 +622,31 @@ static ssize_t write_at(int fd, const struct iovec *parts, int count, off_t offs
 			return -1;
 	}
 	return result;
+}
+
+static ssize_t write_at(int fd, const struct iovec *parts, int count, off_t offset, int flags)
+{
+	struct iovec fitting[IOV_MAX];
+	uint64_t length = 0, left;
+	int used = 0;
+	if (!room || !watched(fd) || count <= 0 || count > IOV_MAX)
+		return write_roomy(fd, parts, count, offset, flags);
+	for (int i = 0; i < count; i++)
+		length += parts[i].iov_len;
+	left = take_room(length);
+	if (left == length)
+		return write_roomy(fd, parts, count, offset, flags);
+	if (left == 0) {
+		errno = ENOSPC;
+		return -1;
+	}
+	for (; left; used++) {
+		fitting[used] = parts[used];
+		if (fitting[used].iov_len > left)
+			fitting[used].iov_len = left;
+		left -= fitting[used].iov_len;
+	}
+	return write_roomy(fd, fitting, used, offset, flags);
 }
 
 ssize_t write(int fd, const void *bytes, size_t length)
@@ -670,6 +729,10 @@ int fallocate(int fd, int mode, off_t offset, off_t length)
 {
 	struct file *file = watched(fd);
 	int result;
+	if (file && !(mode & FALLOC_FL_PUNCH_HOLE) && room && atomic_load(room) >= 0 && atomic_load(room) < length) {
+		errno = ENOSPC;
+		return -1;
+	}
 	if (!file || !(mode & ~FALLOC_FL_KEEP_SIZE))
 		return (int)syscall(SYS_fallocate, fd, mode, offset, length);
 	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {

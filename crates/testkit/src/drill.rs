@@ -1,5 +1,6 @@
 //! Drills: faults made on purpose, many and from a seed, against the real programs.
 
+pub mod agent;
 pub mod crash;
 pub mod omission;
 pub mod tamper;

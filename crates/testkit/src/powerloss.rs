@@ -29,16 +29,12 @@ pub struct Shim {
 impl Shim {
     /// Compiles the library with `cc` into `directory`.
     pub fn build(directory: &Path) -> Result<Self> {
-        let source = directory.join("powerloss.c");
-        let library = directory.join("powerloss.so");
-        fs::write(&source, SOURCE)?;
-        let compiler = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o"])
-            .args([&library, &source])
-            .output()
-            .context("cc can't be started: install a C compiler")?;
-        ensure!(compiler.status.success(), "cc: {}", String::from_utf8_lossy(&compiler.stderr));
-        Ok(Self { library })
+        Ok(Self { library: compile(directory, "powerloss", SOURCE)? })
+    }
+
+    /// The compiled library.
+    pub(crate) fn library(&self) -> &Path {
+        &self.library
     }
 
     /// What a process must find in its environment to be recorded. With `lie`, syncing is switched off behind its back.
@@ -50,6 +46,21 @@ impl Shim {
             ("SIGILLO_POWERLOSS_LIE", if lie { "1" } else { "0" }.into()),
         ]
     }
+}
+
+/// Compiles a library to be preloaded.
+pub(crate) fn compile(directory: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    let source = directory.join(format!("{name}.c"));
+    let library = directory.join(format!("{name}.so"));
+    fs::write(&source, text)?;
+    let compiler = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .output()
+        .context("cc can't be started: install a C compiler")?;
+    ensure!(compiler.status.success(), "cc: {}", String::from_utf8_lossy(&compiler.stderr));
+    Ok(library)
 }
 
 /// Begins a log: what is below `directory` now counts as durable. `log` lies outside of it, on the same file system. The

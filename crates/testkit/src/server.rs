@@ -2,24 +2,25 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, OpenOptions},
-    io::{ErrorKind, Read, Seek, SeekFrom},
+    fs,
     net::SocketAddr,
-    os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
+    process::{Command, ExitStatus},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 use serde::Deserialize;
 use sigillo_client::Endpoint;
 
 use crate::{
     binaries::binary,
-    process::{self, Usage},
+    daemon::{self, Daemon},
+    process::Usage,
 };
+
+const NAME: &str = "sigillod";
 
 /// Most time that a start may take, with the recovery of a large journal.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -67,85 +68,42 @@ impl ServerCommand {
 
     /// The last lines of the server's log, over all starts.
     pub fn log_tail(&self) -> String {
-        const TAIL_BYTES: u64 = 32_768;
-        let read = || -> std::io::Result<String> {
-            let mut file = fs::File::open(self.log())?;
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
-            let mut tail = Vec::new();
-            file.read_to_end(&mut tail)?;
-            Ok(String::from_utf8_lossy(&tail).into_owned())
-        };
-        read().unwrap_or_else(|error| format!("(no log: {error})"))
+        daemon::tail(&self.log())
     }
 
     /// Starts the server and returns when it says that it is ready.
     pub fn start(&self) -> Result<Server> {
-        let socket = self.dir.join("notify");
-        remove_if_there(&socket)?;
-        remove_if_there(&self.data_dir().join("addresses.toml"))?;
-        let notified = UnixDatagram::bind(&socket).with_context(|| format!("socket {}", socket.display()))?;
-        notified.set_read_timeout(Some(Duration::from_millis(20)))?;
-        let child = self.spawn(&[("NOTIFY_SOCKET".into(), socket.into())])?;
-        let mut server = Server { command: self.clone(), child, addresses: None };
-        let deadline = Instant::now() + START_MAX;
-        let mut message = [0; 1_024];
-        loop {
-            match notified.recv(&mut message) {
-                Ok(length) => {
-                    let text = String::from_utf8_lossy(message.get(..length).unwrap_or_default());
-                    if text.lines().any(|line| line == "READY=1") {
-                        break;
-                    }
-                }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                Err(error) => return Err(error).context("waiting for READY=1"),
-            }
-            if let Some(status) = server.child.try_wait()? {
-                bail!("sigillod ended at its start ({status}):\n{}", self.log_tail());
-            }
-            ensure!(Instant::now() < deadline, "sigillod is not ready after {START_MAX:?}:\n{}", self.log_tail());
-        }
         let path = self.data_dir().join("addresses.toml");
+        daemon::remove_if_there(&path)?;
+        let socket = self.dir.join("notify");
+        let daemon = Daemon::start_ready(NAME, &mut self.process()?, &self.log(), &socket, START_MAX)?;
         let text = fs::read_to_string(&path).with_context(|| format!("{} can't be read", path.display()))?;
-        server.addresses = Some(toml::from_str(&text).with_context(|| format!("{} says {text:?}", path.display()))?);
-        Ok(server)
+        let addresses = toml::from_str(&text).with_context(|| format!("{} says {text:?}", path.display()))?;
+        Ok(Server { command: self.clone(), daemon, addresses })
     }
 
     /// Starts a server that is expected to refuse, and returns how it ended.
     pub fn start_refused(&self) -> Result<ExitStatus> {
-        let mut child = self.spawn(&[])?;
-        if process::wait_exit(&child, START_MAX)? {
-            return Ok(child.wait()?);
-        }
-        child.kill()?;
-        child.wait()?;
-        bail!("sigillod started although it should have refused:\n{}", self.log_tail())
+        let daemon = self.spawn()?;
+        let (status, _) = daemon.wait(START_MAX).context("sigillod started although it should have refused")?;
+        Ok(status)
     }
 
     /// Starts the server and kills it after so long, wherever it has come to by then.
     pub fn start_and_kill(&self, after: Duration) -> Result<()> {
-        let mut child = self.spawn(&[])?;
-        let ended = process::wait_exit(&child, after)?;
-        // Fails if it has ended by itself, which is told below.
-        let _ = child.kill();
-        let status = child.wait()?;
-        ensure!(!ended, "sigillod ended at its start ({status}):\n{}", self.log_tail());
-        Ok(())
+        self.spawn()?.kill_after(after)
     }
 
-    fn spawn(&self, more: &[(OsString, OsString)]) -> Result<Child> {
+    fn spawn(&self) -> Result<Daemon> {
+        Daemon::start(NAME, &mut self.process()?, &self.log())
+    }
+
+    fn process(&self) -> Result<Command> {
         fs::create_dir_all(&self.dir)?;
-        let log = OpenOptions::new().create(true).append(true).open(self.log())?;
-        Command::new(binary("sigillod")?)
-            .args(&self.arguments)
-            .current_dir(&self.dir)
-            .envs(self.environment.iter().chain(more).map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("sigillod could not be started")
+        let mut command = Command::new(binary(NAME)?);
+        let environment = self.environment.iter().map(|(name, value)| (name, value));
+        command.args(&self.arguments).current_dir(&self.dir).envs(environment);
+        Ok(command)
     }
 
     fn log(&self) -> PathBuf {
@@ -153,21 +111,12 @@ impl ServerCommand {
     }
 }
 
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("{} can't be removed", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// A running server. Killed when dropped.
 #[derive(Debug)]
 pub struct Server {
     command: ServerCommand,
-    child: Child,
-    addresses: Option<Addresses>,
+    daemon: Daemon,
+    addresses: Addresses,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -191,17 +140,17 @@ pub struct Stopped {
 impl Server {
     /// Where it takes gRPC.
     pub fn listen(&self) -> SocketAddr {
-        self.addresses().listen
+        self.addresses.listen
     }
 
     /// Where it shows its metrics.
     pub fn metrics(&self) -> SocketAddr {
-        self.addresses().metrics
+        self.addresses.metrics
     }
 
     /// Where it publishes checkpoint and tiles, if it does.
     pub fn publish(&self) -> Option<SocketAddr> {
-        self.addresses().publish
+        self.addresses.publish
     }
 
     /// How to connect as `name`, whose certificate is in the server's directory.
@@ -220,7 +169,7 @@ impl Server {
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.daemon.pid()
     }
 
     /// How it was started.
@@ -230,12 +179,12 @@ impl Server {
 
     /// What the process has used so far.
     pub fn usage(&self) -> Result<Usage> {
-        process::usage(self.child.id())
+        self.daemon.usage()
     }
 
     /// Sends SIGTERM without waiting.
     pub fn terminate(&self) -> Result<()> {
-        process::signal(&self.child, Signal::TERM)
+        self.daemon.signal(Signal::TERM)
     }
 
     /// Asks it to stop, and waits until it has.
@@ -246,36 +195,23 @@ impl Server {
 
     /// Kills it without warning (SIGKILL).
     pub fn kill(self) -> Result<Stopped> {
-        process::signal(&self.child, Signal::KILL)?;
+        self.daemon.signal(Signal::KILL)?;
         self.wait(STOP_MAX)
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&self) -> Result<bool> {
+        self.daemon.has_ended()
+    }
+
+    /// Tells it that the wall clock is right after a step (SIGUSR1).
+    pub fn confirm_clock(&self) -> Result<()> {
+        self.daemon.signal(Signal::USR1)
+    }
+
     /// Waits until it ends by itself.
-    pub fn wait(mut self, at_most: Duration) -> Result<Stopped> {
-        let deadline = Instant::now() + at_most;
-        let mut peak_rss_bytes = 0;
-        loop {
-            // Gone at the exit, so it is read until then; it only grows.
-            peak_rss_bytes = peak_rss_bytes.max(self.usage()?.peak_rss_bytes);
-            if process::wait_exit(&self.child, Duration::from_millis(10))? {
-                break;
-            }
-            ensure!(Instant::now() < deadline, "sigillod still runs after {at_most:?}:\n{}", self.command.log_tail());
-        }
-        let usage = Usage { peak_rss_bytes, ..self.usage()? };
-        let status = self.child.wait()?;
-        Ok(Stopped { command: self.command.clone(), status, usage })
-    }
-
-    fn addresses(&self) -> Addresses {
-        self.addresses.expect("set before a server is handed out")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Fails when it was reaped already, which is as well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub fn wait(self, at_most: Duration) -> Result<Stopped> {
+        let (status, usage) = self.daemon.wait(at_most)?;
+        Ok(Stopped { command: self.command, status, usage })
     }
 }

@@ -1,5 +1,5 @@
 //! The power-loss shim, tried on a small program: this test binary itself, started again under the shim to act one
-//! scene, at the end of which it is killed.
+//! scene, at the end of which it is killed. Full disks and clock steps on programs of the system.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,7 +9,10 @@ use std::{
     process::Command,
 };
 
-use sigillo_testkit::powerloss::{self, Cut, Shim};
+use sigillo_testkit::{
+    machine::{Machine, Shims},
+    powerloss::{self, Cut, Shim},
+};
 use tempfile::TempDir;
 
 const SCENE: &str = "SIGILLO_POWERLOSS_SCENE";
@@ -158,6 +161,35 @@ fn a_file_made_past_the_shim_is_noticed() {
     fs::write(stage.directory.join("smuggled"), "").unwrap();
     let error = powerloss::cut(&stage.directory, &stage.log).unwrap_err();
     assert!(error.to_string().contains("past the shim"), "{error}");
+}
+
+#[test]
+fn a_disk_may_be_full_and_a_clock_may_step() {
+    let temp = TempDir::new().unwrap();
+    let watched = temp.path().join("watched");
+    let mut machine =
+        Machine::new(&Shims::build(temp.path()).unwrap(), temp.path(), "machine", &watched, false).unwrap();
+    let run = |machine: &Machine, program: &str, arguments: &[&str]| {
+        let output =
+            Command::new(program).args(arguments).current_dir(&watched).envs(machine.environment()).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let write = |machine: &Machine| run(machine, "dd", &["if=/dev/zero", "of=file", "bs=100", "count=10"]);
+    assert!(write(&machine).0);
+    machine.set_room(Some(250)).unwrap();
+    let (done, _, said) = write(&machine);
+    assert!(!done && said.contains("No space left"), "{said}");
+    assert_eq!(fs::metadata(watched.join("file")).unwrap().len(), 250, "what fits is written");
+    machine.set_room(None).unwrap();
+    assert!(write(&machine).0);
+
+    let year = |machine: &Machine| run(machine, "date", &["-u", "+%Y"]).1.trim().parse::<i32>().unwrap();
+    let now = year(&machine);
+    let ten_years_ns = 10 * 366 * 86_400 * 1_000_000_000_i64;
+    machine.step_clock(-ten_years_ns).unwrap();
+    assert!((now - 11..=now - 10).contains(&year(&machine)));
+    machine.step_clock(ten_years_ns).unwrap();
+    assert_eq!(year(&machine), now);
 }
 
 /// Not a test by itself: the small program that the others start under the shim. Its scene is a list of steps.

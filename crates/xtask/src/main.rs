@@ -42,13 +42,13 @@ enum Task {
         /// Run only the tests whose name contains this, without the checks.
         filter: Option<String>,
     },
-    /// Measure speed: ingest, ingest-small, verify, scan; all of them by default.
+    /// Measure speed: ingest, ingest-small, verify, scan, proof, agent; all of them by default.
     Bench {
         /// Passed on; `cargo xtask bench --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Break things on purpose: crash, tamper. `--seed N` repeats a run, `--trials N` sets its length.
+    /// Break things on purpose: agent, crash, tamper, omission. `--seed N` repeats a run, `--trials N` sets its length.
     Drill {
         /// Passed on; `cargo xtask drill --help` lists them.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -75,10 +75,10 @@ fn run(task: Task) -> Result<()> {
             demo::run(&workspace, keep)
         }
         Task::Test { filter } => {
-            system::provide(Needs::Build)?;
+            system::provide(Needs::Test)?;
             Workspace::locate()?.test(filter.as_deref())
         }
-        Task::Bench { arguments } => run_tool("sigillo-bench", Needs::Build, &arguments),
+        Task::Bench { arguments } => run_tool("sigillo-bench", Needs::Bench, &arguments),
         Task::Drill { arguments } => run_tool("sigillo-drill", Needs::Drill, &arguments),
     }
 }

@@ -17,6 +17,10 @@ pub(crate) enum Needs {
     Build,
     /// The same, and strace, which makes system calls fail.
     Drill,
+    /// As `Build`, and where it can be had what the agent is measured beside.
+    Bench,
+    /// As `Build`, and where they can be had programs whose logs the tests ship.
+    Test,
 }
 
 /// Something needed: how to see that it is there, and the Debian package that brings it.
@@ -30,12 +34,27 @@ const COMPILER: Tool = Tool { what: "a C++ compiler", package: "g++", present: |
 const LIBCLANG: Tool = Tool { what: "libclang", package: "libclang-dev", present: has_libclang };
 const STRACE: Tool = Tool { what: "strace", package: "strace", present: || in_path("strace") };
 
-/// Installs what is missing, saying so; an error names what to install where that can't be done here.
+const RSYSLOG: Tool = Tool { what: "rsyslog", package: "rsyslog", present: || is_file("/usr/sbin/rsyslogd") };
+const NGINX: Tool = Tool { what: "nginx", package: "nginx-light", present: || is_file("/usr/sbin/nginx") };
+const SSHD: Tool = Tool { what: "sshd", package: "openssh-server", present: || is_file("/usr/sbin/sshd") };
+const SSH: Tool = Tool { what: "ssh", package: "openssh-client", present: || in_path("ssh") };
+
+/// Installs what is missing, saying so; an error names what to install where that can't be done here. Without what is only good to have
+/// things go on, and whoever misses it says so.
 pub(crate) fn provide(needs: Needs) -> Result<()> {
-    let tools: &[Tool] = match needs {
-        Needs::Build => &[COMPILER, LIBCLANG],
-        Needs::Drill => &[COMPILER, LIBCLANG, STRACE],
+    let (tools, welcome): (&[Tool], &[Tool]) = match needs {
+        Needs::Build => (&[COMPILER, LIBCLANG], &[]),
+        Needs::Drill => (&[COMPILER, LIBCLANG, STRACE], &[]),
+        Needs::Bench => (&[COMPILER, LIBCLANG], &[RSYSLOG]),
+        Needs::Test => (&[COMPILER, LIBCLANG], &[NGINX, SSHD, SSH]),
     };
+    if let Err(error) = install(welcome) {
+        eprintln!("xtask: going on without: {error:#}");
+    }
+    install(tools)
+}
+
+fn install(tools: &[Tool]) -> Result<()> {
     let missing: Vec<&Tool> = tools.iter().filter(|tool| !(tool.present)()).collect();
     if missing.is_empty() {
         return Ok(());
@@ -80,6 +99,11 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
         .context("apt-get could not be started")?;
     ensure!(status.success(), "`apt-get {words}` failed ({status})");
     Ok(())
+}
+
+/// Daemons are where no ordinary user's PATH leads.
+fn is_file(path: &str) -> bool {
+    Path::new(path).is_file()
 }
 
 /// True if a program of this name is in one of PATH's directories.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sigillo_testkit::drill::{Tally, crash, omission, tamper};
+use sigillo_testkit::drill::{Tally, agent, crash, omission, tamper};
 
 #[derive(Parser)]
 #[command(about = "Makes faults on purpose, and sees what becomes of the journal")]
@@ -16,6 +16,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Drill {
+    /// Breaks everything between files and journal under load; each line must arrive once and in order, or be declared lost
+    Agent(agent::Options),
     /// Kills sigillod at random instants under load; half of the times what was not synced is thrown away too
     Crash(crash::Options),
     /// Alters journals at random places; each must be found, and no unaltered one may be called altered
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
 
 fn run(drill: Drill) -> Result<Tally> {
     match drill {
+        Drill::Agent(options) => agent::run(&options),
         Drill::Crash(options) => crash::run(&options),
         Drill::Tamper(options) => tamper::run(&options),
         Drill::Omission(options) => omission::run(&options),

@@ -7,6 +7,7 @@
 
 #![allow(clippy::cast_precision_loss, reason = "figures for people, of numbers far below 2^52")]
 
+mod agent;
 mod data;
 mod drive;
 mod evidence;
@@ -54,6 +55,8 @@ enum Bench {
     Scan,
     /// What tree and checkpoints cost, inclusion in ten million records, and evidence of a million verified offline.
     Proof,
+    /// A file through an agent: what it costs the agent, beside rsyslog, and how long a line takes.
+    Agent,
 }
 
 fn main() -> ExitCode {
@@ -80,6 +83,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     if wants(Bench::Proof) {
         figures.begin("proof", None);
         proof::measure(&runtime, dir.path(), &mut figures)?;
+    }
+    if wants(Bench::Agent) {
+        figures.begin("agent", None);
+        agent::measure(&runtime, &dir.path().join("agent"), &mut figures)?;
     }
     if [Bench::Ingest, Bench::Verify, Bench::Scan].into_iter().any(wants) {
         let mut all = vec![Data::Seeded { records: arguments.records }];
