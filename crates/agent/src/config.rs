@@ -11,7 +11,7 @@ use serde::Deserialize;
 use sigillo_client::Endpoint;
 use sigillo_model::limits::{BATCH_MAX_RECORDS, BLOCK_MAX_BYTES, FIELD_MAX_BYTES};
 
-pub use crate::source::journald::JournaldSettings;
+pub use crate::source::{journald::JournaldSettings, socket::SocketSettings};
 use crate::{AgentError, ScrubSettings, scrub::Scrubber};
 
 /// Everything that the agent is told. Relative paths are relative to the folder of the file.
@@ -41,6 +41,9 @@ pub struct Config {
     /// Readings of the systemd journal.
     #[serde(default)]
     pub journald: Vec<JournaldSettings>,
+    /// Sockets for programs of this machine.
+    #[serde(default, rename = "socket")]
+    pub sockets: Vec<SocketSettings>,
     /// Whether standard input is read. It is, too, if nothing else is: an agent without a source would ship nothing and say so
     /// to nobody.
     #[serde(default)]
@@ -53,7 +56,7 @@ pub struct Config {
 impl Config {
     /// Whether standard input is read.
     pub(crate) fn reads_stdin(&self) -> bool {
-        self.stdin || self.files.is_empty() && self.journald.is_empty()
+        self.stdin || self.files.is_empty() && self.journald.is_empty() && self.sockets.is_empty()
     }
 }
 
@@ -105,6 +108,9 @@ impl Config {
         for journald in &mut config.journald {
             journald.resolve(base);
         }
+        for socket in &mut config.sockets {
+            socket.resolve(base);
+        }
         config.validate().map_err(wrong)?;
         Ok(config)
     }
@@ -130,6 +136,11 @@ impl Config {
             }
         }
         Scrubber::new(&self.scrub)?;
+        self.sockets.iter().try_for_each(SocketSettings::validate)?;
+        let mut seen = HashSet::new();
+        if let Some(socket) = self.sockets.iter().find(|socket| !seen.insert(&socket.path)) {
+            return Err(format!("socket {} is named twice", socket.path.display()));
+        }
         let mut seen = HashSet::new();
         if let Some(file) = self.files.iter().find(|file| !seen.insert(&file.path)) {
             return Err(format!("file {} is named twice: its lines would be sent twice", file.path.display()));
@@ -182,6 +193,8 @@ mod tests {
             ("[[file]]\npath = 'a'\n[[file]]\npath = 'a'\n", "twice"),
             ("[[journald]]\n[[journald]]\n", "[[journald]]"),
             ("[[file]]\nglob = 'a'\n", "glob"),
+            ("[[socket]]\nmode = 660\n", "octal"),
+            ("[[socket]]\n[[socket]]\n", "twice"),
             ("[[scrub]]\nname = 'x'\npattern = '('\n", "unclosed"),
         ] {
             let error = load(&format!("{SERVER}{more}")).unwrap_err().to_string();

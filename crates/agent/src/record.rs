@@ -178,7 +178,9 @@ impl Maker {
         let mut attributes = facts.attributes;
         attributes.extend(noted(found));
         let personal = (personal != PersonalPart::default()).then_some(personal);
-        let content = ContentPart { original, fragment, attributes, ..ContentPart::default() };
+        let message = facts.message.into_owned();
+        let body = (!message.is_empty()).then_some(AnyValue { value: Some(Value::StringValue(message)) });
+        let content = ContentPart { body, original, fragment, attributes, ..ContentPart::default() };
         Fields { core: Some(core), personal, content: Some(content), unreadable: Vec::new() }.encode()
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod file;
 pub(crate) mod journald;
+pub(crate) mod socket;
 pub(crate) mod stdin;
 
 use std::{

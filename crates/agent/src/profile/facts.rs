@@ -40,6 +40,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) severity_text: Cow<'a, str>,
     /// Whom it concerns, as the source claims it. Empty: the stream's tenant.
     pub(crate) tenant: Cow<'a, str>,
+    /// The words for people, of any length, where the line itself is not made for them.
+    pub(crate) message: Cow<'a, str>,
     pub(crate) attributes: Vec<KeyValue>,
 }
 
@@ -67,6 +69,7 @@ impl<'a> Facts<'a> {
             severity_number: self.severity_number,
             severity_text: own(self.severity_text),
             tenant: own(self.tenant),
+            message: own(self.message),
             attributes: self.attributes,
         }
     }
@@ -87,6 +90,7 @@ impl<'a> Facts<'a> {
             &mut self.user_agent,
             &mut self.severity_text,
             &mut self.tenant,
+            &mut self.message,
         ];
         texts.into_iter().for_each(&mut change);
         for_each_value(&mut self.attributes, &mut |text| {
