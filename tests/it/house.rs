@@ -5,16 +5,17 @@ use std::{collections::BTreeSet, process::Command};
 use serde_json::Value;
 
 /// Our crates, each with those that it may import. Whoever is not named here may not exist.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
+const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("sigillo-model", &[]),
     ("sigillo-http", &[]),
     ("sigillo-proto", &["sigillo-model"]),
     ("sigillo-verify", &["sigillo-proto", "sigillo-model"]),
-    ("sigillo-client", &["sigillo-proto", "sigillo-model"]),
+    ("sigillo-spool", &["sigillo-model"]),
+    ("sigillo-client", &["sigillo-spool", "sigillo-proto", "sigillo-model"]),
     ("sigillo-journal", &["sigillo-model"]),
     ("sigillo-query", &["sigillo-journal", "sigillo-proto", "sigillo-model"]),
     ("sigillo-server", &["sigillo-http", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
-    ("sigillo-agent", &["sigillo-client", "sigillo-proto", "sigillo-model"]),
+    ("sigillo-agent", &["sigillo-client", "sigillo-spool", "sigillo-proto", "sigillo-model"]),
     (
         "sigillo-cli",
         &[
@@ -35,6 +36,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
             "sigillo-http",
             "sigillo-journal",
             "sigillo-query",
+            "sigillo-spool",
             "sigillo-verify",
             "sigillo-proto",
             "sigillo-model",
