@@ -13,7 +13,7 @@ use sigillo_proto::{
 use crate::{
     line::Piece,
     profile::{
-        Context, Profile,
+        Context, Profile, audit,
         facts::{Facts, Person},
     },
     scrub::{self, Found, Scrubber},
@@ -59,6 +59,11 @@ impl Maker {
         Self(Arc::new(Settings { stream: short(stream), expected, ..(*self.0).clone() }))
     }
 
+    /// The same, with lines understood by other words.
+    pub(crate) fn with_profile(&self, profile: Profile) -> Self {
+        Self(Arc::new(Settings { profile, ..(*self.0).clone() }))
+    }
+
     pub(crate) fn host(&self) -> &str {
         &self.0.host
     }
@@ -83,7 +88,10 @@ impl Maker {
 
     /// A record of a message whose header's facts are known apart.
     pub(crate) fn message(&self, piece: Piece, stamp: Stamp<'_>, observed_unix_nano: u64) -> Record {
-        let (original, found) = self.scrub(piece.bytes);
+        let (original, found) = match stamp.program {
+            "audit" | "auditd" | "audispd" | "audisp-syslog" => self.scrub_as(piece.bytes, true),
+            _ => self.scrub(piece.bytes),
+        };
         let facts = if is_later(piece.fragment.as_ref()) {
             Facts::default()
         } else {
@@ -119,10 +127,22 @@ impl Maker {
 
     /// The bytes without secrets, and what was found.
     pub(crate) fn scrub(&self, bytes: Bytes) -> (Bytes, Found) {
-        match self.0.scrubber.scrub(&bytes) {
-            Some(clean) => clean,
-            None => (bytes, Found::new()),
+        let is_audit = self.0.profile == Profile::Audit || memchr::memmem::find(&bytes, b"audit").is_some();
+        self.scrub_as(bytes, is_audit)
+    }
+
+    /// The kernel's audit log writes in hexadecimal what people typed.
+    fn scrub_as(&self, bytes: Bytes, is_audit: bool) -> (Bytes, Found) {
+        let scrub = |bytes: &[u8]| self.0.scrubber.scrub(bytes);
+        let (mut clean, mut found) = (bytes, Found::new());
+        if let Some((bytes, more)) = is_audit.then(|| audit::scrub_hex(&clean, scrub)).flatten() {
+            (clean, found) = (bytes, more);
         }
+        if let Some((bytes, more)) = scrub(&clean) {
+            clean = bytes;
+            scrub::note(&mut found, more);
+        }
+        (clean, found)
     }
 
     fn read<'a>(&self, message: &'a [u8], stamp: &Stamp<'_>, observed: u64) -> Facts<'a> {

@@ -47,6 +47,14 @@ impl Expected {
         Self { session, ..self }
     }
 
+    pub(crate) fn agent(self, user_agent: &'static str) -> Self {
+        Self { user_agent, ..self }
+    }
+
+    pub(crate) fn time(self, time: u64) -> Self {
+        Self { time, ..self }
+    }
+
     pub(crate) fn severity(self, severity: u32) -> Self {
         Self { severity, ..self }
     }

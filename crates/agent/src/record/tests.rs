@@ -74,6 +74,25 @@ fn a_secret_is_in_no_part_and_its_absence_is_noted() {
 }
 
 #[test]
+fn a_secret_in_hexadecimal_is_gone_as_well() {
+    let command = hex::encode_upper("mysql -u root -phunter22");
+    let text = format!("type=USER_CMD msg=audit(1795435200.243:78): auid=1000 ses=3 msg='cmd={command} res=success'");
+    let by_journal = format!("USER_CMD pid=1 auid=1000 msg='cmd={command} res=success'");
+    let stamp = Stamp { program: "audit", ..Stamp::default() };
+    for record in [
+        maker().line(piece(text.clone()), NOON),
+        maker().with_profile(Profile::Audit).message(piece(text), Stamp::default(), NOON),
+        maker().message(piece(by_journal), stamp, NOON),
+    ] {
+        for part in [&record.core, &record.personal, &record.content].into_iter().flatten() {
+            assert_eq!(memchr::memmem::find(part, b"hunter22"), None);
+            assert_eq!(memchr::memmem::find(part, hex::encode_upper("hunter22").as_bytes()), None);
+        }
+        assert_eq!(scrubbed(&Fields::decode(record.as_ref())).len(), 1);
+    }
+}
+
+#[test]
 fn later_pieces_of_a_line_are_scrubbed_and_not_read() {
     let fragment = Some(Fragment { index: 1, last: true });
     let text = "Nov 23 11:59:00 web-1 sshd[1]: Invalid user password=hunter22 from 192.0.2.7";

@@ -170,7 +170,7 @@ pub(super) const RULES: &[Rule] = &[
         pattern: concat!(
             r#"(?i)(?:--(?:password|passwd|passphrase|token|secret|api-key)\s+["']?([^\s"'-][^\s"']*)"#,
             // Two arguments of one command in the kernel's audit log.
-            r#"|--(?:password|passwd|passphrase|token|secret|api-key)"\s+a\d+="([^"]+)"#,
+            r#"|--(?:password|passwd|passphrase|token|secret|api-key)"\s+a\d+="?([^"\s]+)"#,
             r#"|(?:mysql|mariadb)[\w-]*"?\s(?:.*?\s)??-p([^\s"';]+)|(?:mysql|mariadb)[\w-]*"?\s.*?a\d+="-p([^"]+)"#,
             r#"|sshpass"?\s+(?:a\d+=")?-p(?:\s*|"\s+a\d+=")["']?([^\s"']+)"#,
             r#"|curl"?\s.*?(?:-u|--user)(?:[\s=]*|"\s+a\d+=")["']?[^\s:"']*:([^\s"']+)"#,
