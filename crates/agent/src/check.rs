@@ -4,17 +4,23 @@ use std::{fs::File, path::PathBuf};
 
 use sigillo_client::{Connection, plain, ship};
 
-use crate::{AGENT, Config};
+use crate::{AGENT, Config, source::file};
 
 /// Looks at everything that the configuration names; one line per thing, true if it is fine.
 pub async fn check(config: &Config) -> Vec<(bool, String)> {
     let mut findings = Vec::new();
     for file in &config.files {
-        let path = file.path.display();
-        findings.push(match File::open(&file.path) {
-            Ok(_) => (true, format!("file {path} is readable")),
-            Err(error) => (false, format!("file {path}: {error}; the agent will wait for it")),
-        });
+        let paths = file::found(file);
+        if paths.is_empty() {
+            findings.push((false, format!("file {}: there is none; the agent will wait for it", file.name())));
+        }
+        for path in paths {
+            let name = path.display();
+            findings.push(match File::open(&path) {
+                Ok(_) => (true, format!("file {name} is readable")),
+                Err(error) => (false, format!("file {name}: {error}; the agent will wait for it")),
+            });
+        }
     }
     if !config.journald.is_empty() {
         let journalctl = find_program("journalctl");

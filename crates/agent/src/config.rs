@@ -12,7 +12,7 @@ use sigillo_client::Endpoint;
 use sigillo_model::limits::{BATCH_MAX_RECORDS, BLOCK_MAX_BYTES, FIELD_MAX_BYTES};
 
 pub use crate::source::{journald::JournaldSettings, socket::SocketSettings};
-use crate::{AgentError, ScrubSettings, scrub::Scrubber};
+use crate::{AgentError, FileSettings, ScrubSettings, scrub::Scrubber};
 
 /// Everything that the agent is told. Relative paths are relative to the folder of the file.
 #[derive(Debug, Clone, Deserialize)]
@@ -85,14 +85,6 @@ impl BatchSettings {
     }
 }
 
-/// A file to follow.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileSettings {
-    /// Its path. It need not exist yet.
-    pub path: PathBuf,
-}
-
 impl Config {
     /// Reads and checks the file.
     pub fn load(path: &Path) -> Result<Self, AgentError> {
@@ -103,7 +95,7 @@ impl Config {
         config.server.resolve(base);
         config.state_dir = base.join(&config.state_dir);
         for file in &mut config.files {
-            file.path = base.join(&file.path);
+            file.resolve(base);
         }
         for journald in &mut config.journald {
             journald.resolve(base);
@@ -142,8 +134,11 @@ impl Config {
             return Err(format!("socket {} is named twice", socket.path.display()));
         }
         let mut seen = HashSet::new();
-        if let Some(file) = self.files.iter().find(|file| !seen.insert(&file.path)) {
-            return Err(format!("file {} is named twice: its lines would be sent twice", file.path.display()));
+        for file in &self.files {
+            file.validate()?;
+            if !seen.insert(file.name()) {
+                return Err(format!("[[file]] {} is there twice: remove one", file.name()));
+            }
         }
         let mut seen = HashSet::new();
         if self.journald.iter().any(|journald| !seen.insert(journald.key())) {
@@ -192,7 +187,7 @@ mod tests {
             ("[batch]\nmax_bytes = 1\n", "max_bytes"),
             ("[[file]]\npath = 'a'\n[[file]]\npath = 'a'\n", "twice"),
             ("[[journald]]\n[[journald]]\n", "[[journald]]"),
-            ("[[file]]\nglob = 'a'\n", "glob"),
+            ("[[file]]\nglob = 'a'\npath = 'a'\n", "glob"),
             ("[[socket]]\nmode = 660\n", "octal"),
             ("[[socket]]\n[[socket]]\n", "twice"),
             ("[[scrub]]\nname = 'x'\npattern = '('\n", "unclosed"),

@@ -27,11 +27,12 @@ mod state;
 mod when;
 
 pub use check::check;
-pub use config::{BatchSettings, Config, FileSettings, JournaldSettings, SocketSettings};
+pub use config::{BatchSettings, Config, JournaldSettings, SocketSettings};
 pub use error::AgentError;
 pub use profile::Profile;
 pub use run::{Mode, run};
 pub use scrub::ScrubSettings;
+pub use source::file::{Begin, FileSettings, Multiline};
 
 /// Name and version, as the server's register shows them.
 pub const AGENT: &str = concat!("sigillo-agent ", env!("CARGO_PKG_VERSION"));

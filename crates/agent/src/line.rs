@@ -40,11 +40,6 @@ impl Splitter {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Pieces of the unfinished line that were cut off already.
-    pub(crate) fn pieces(&self) -> u32 {
-        self.pieces
-    }
-
     /// The next whole line, or piece of a line that is too long.
     pub(crate) fn next_piece(&mut self) -> Option<Piece> {
         // A line of exactly the greatest length is whole: its end may come one byte later.

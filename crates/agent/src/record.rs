@@ -64,6 +64,11 @@ impl Maker {
         Self(Arc::new(Settings { profile, ..(*self.0).clone() }))
     }
 
+    /// The same for another tenant.
+    pub(crate) fn with_tenant(&self, tenant: &str) -> Self {
+        Self(Arc::new(Settings { tenant: tenant.to_owned(), ..(*self.0).clone() }))
+    }
+
     pub(crate) fn host(&self) -> &str {
         &self.0.host
     }

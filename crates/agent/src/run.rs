@@ -329,9 +329,9 @@ fn spawn_sources(
 ) -> JoinSet<Result<(), AgentError>> {
     let mut sources = JoinSet::new();
     let (feed, marks) = (Feed::new(chunks.clone()), state.marks());
-    for file in &config.files {
-        let name = file.path.to_string_lossy().into_owned();
-        sources.spawn(file::follow(file.path.clone(), maker.of(&name), Arc::clone(&marks), mode, feed.clone()));
+    if !config.files.is_empty() {
+        let tables = config.files.iter().map(|file| (file.clone(), maker.clone(), Arc::default())).collect();
+        sources.spawn(file::follow(tables, Arc::clone(&marks), mode, feed.clone()));
     }
     for settings in &config.journald {
         let (maker, meter) = (maker.of("journald"), Arc::default());

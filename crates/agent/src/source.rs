@@ -4,6 +4,7 @@ pub(crate) mod file;
 pub(crate) mod journald;
 pub(crate) mod socket;
 pub(crate) mod stdin;
+mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -103,6 +104,11 @@ impl Feed {
     pub(crate) async fn hand_over(&self, chunk: Chunk) -> bool {
         self.chunks.send(chunk).await.is_ok()
     }
+
+    /// The same, from a thread of its own.
+    pub(crate) fn hand_over_blocking(&self, chunk: Chunk) -> bool {
+        self.chunks.blocking_send(chunk).is_ok()
+    }
 }
 
 /// Records of one source on the way to a chunk.
@@ -148,6 +154,8 @@ pub(crate) struct Meter {
     pub(crate) bytes: AtomicU64,
     /// When something was read last, nanoseconds since 1970; 0: not yet.
     pub(crate) last_read_ns: AtomicU64,
+    /// Bytes that are there and were not read, when that was looked at last.
+    pub(crate) lag_bytes: AtomicU64,
     /// Times at which something was seen to be missing.
     pub(crate) gaps: AtomicU64,
     /// How much was missing, as far as it could be counted.

@@ -15,7 +15,7 @@ use sigillo_client::{ClientError, files::replace};
 
 use crate::{
     AgentError,
-    source::{Mark, Marks},
+    source::{Mark, Marks, file},
 };
 
 const VERSION: u32 = 1;
@@ -56,6 +56,9 @@ pub(crate) struct State {
     /// By units.
     #[serde(default)]
     pub(crate) journald: BTreeMap<String, String>,
+    /// Other marks, by their keys.
+    #[serde(default)]
+    marks: BTreeMap<String, String>,
 }
 
 impl State {
@@ -67,13 +70,15 @@ impl State {
                 let units = key.strip_prefix(JOURNALD).unwrap_or(key);
                 drop(self.journald.insert(units.to_owned(), cursor));
             }
-            // The form of the journal's own mark.
+            Err(_) if mark.is_empty() => drop(self.marks.remove(key)),
             Err(_) => {
+                // The form of the journal's own mark.
                 let value = serde_json::from_slice::<serde_json::Value>(mark).unwrap_or_default();
-                if let (Some(units), Some(cursor)) =
-                    (key.strip_prefix(JOURNALD), value.get("cursor").and_then(|cursor| cursor.as_str()))
-                {
+                let cursor = value.get("cursor").and_then(|cursor| cursor.as_str());
+                if let (Some(units), Some(cursor)) = (key.strip_prefix(JOURNALD), cursor) {
                     self.journald.insert(units.to_owned(), cursor.to_owned());
+                } else {
+                    self.marks.insert(key.to_owned(), String::from_utf8_lossy(mark).into_owned());
                 }
             }
         }
@@ -82,12 +87,13 @@ impl State {
     /// How far each source was acknowledged, by its key.
     pub(crate) fn marks(&self) -> Marks {
         let bytes = |mark: &Mark| mark.to_bytes();
-        let files =
-            self.files.iter().map(|(path, place)| (Arc::from(path.as_str()), bytes(&Mark::File(place.clone()))));
+        let files = self.files.iter().map(|(path, place)| file::import(path, place));
+        let files = files.map(|(key, mark)| (Arc::from(key), mark));
+        let marks = self.marks.iter().map(|(key, mark)| (Arc::from(key.as_str()), mark.clone().into()));
         let cursor = |(units, cursor): (&String, &String)| {
             (Arc::from(format!("{JOURNALD}{units}")), bytes(&Mark::Cursor(cursor.clone())))
         };
-        Arc::new(files.chain(self.journald.iter().map(cursor)).collect())
+        Arc::new(files.chain(self.journald.iter().map(cursor)).chain(marks).collect())
     }
 }
 

@@ -1,152 +1,188 @@
-use std::{fs::OpenOptions, io::Write};
+//! The follower driven step by step, on real files: time is passed in, and a stop is the loss of everything but the marks.
 
-use sigillo_proto::record::Fields;
+mod rotations;
+mod ways;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::Write,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use sigillo_proto::{record::Fields, v1::any_value::Value};
 use tempfile::TempDir;
 
-use super::*;
-use crate::scrub::Scrubber;
+use super::{follower::Follower, settings::FileSettings};
+use crate::{
+    record::Maker,
+    run::Mode,
+    scrub::Scrubber,
+    source::{CHUNK_BYTES, CHUNK_RECORDS, Chunk, watch::Watch},
+};
 
-struct Case {
+/// Longer than anything is waited for, but for a file that was moved away.
+const LONG: Duration = Duration::from_secs(60);
+
+/// An agent and its folder of logs.
+struct Agent {
     dir: TempDir,
+    tables: Vec<FileSettings>,
     follower: Follower,
+    marks: BTreeMap<Arc<str>, Bytes>,
+    now: Duration,
+    /// Begins anew after each chunk.
+    is_restless: bool,
 }
 
-fn maker() -> Maker {
-    Maker::new("h", "", Arc::new(Scrubber::new(&[]).unwrap())).of("/log")
-}
-
-impl Case {
+impl Agent {
+    /// Follows `log`.
     fn new() -> Self {
+        Self::with(vec![FileSettings::of_path("log")])
+    }
+
+    fn with(mut tables: Vec<FileSettings>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let follower = Follower::new(dir.path().join("log"), maker(), None, Duration::ZERO);
-        Self { dir, follower }
+        for table in &mut tables {
+            table.resolve(dir.path());
+            table.validate().unwrap();
+        }
+        let marks = BTreeMap::new();
+        let follower = follower(&tables, &marks);
+        Self { dir, tables, follower, marks, now: Duration::ZERO, is_restless: false }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
-        let mut file = OpenOptions::new().append(true).create(true).open(self.path(name)).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
+    fn append(&self, name: &str, bytes: &[u8]) {
+        OpenOptions::new().append(true).create(true).open(self.path(name)).unwrap().write_all(bytes).unwrap();
     }
 
-    fn read_items(&mut self) -> Vec<(String, Mark)> {
-        let mut all = Vec::new();
-        loop {
-            let items = self.follower.read().unwrap();
-            if items.is_empty() {
-                return all;
+    /// Carries out lines of `VERB FILE [ARGUMENT]`, separated by semicolons.
+    fn run(&mut self, script: &str) {
+        for step in script.split(';').map(str::trim).filter(|step| !step.is_empty()) {
+            let mut words = step.splitn(3, ' ');
+            let (verb, name, rest) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or_default());
+            let (path, other) = (self.path(name), self.path(rest));
+            match verb {
+                // Writes a line; part of one.
+                "line" => self.append(name, format!("{rest}\n").as_bytes()),
+                "part" => self.append(name, rest.as_bytes()),
+                "long" => self.append(name, format!("{}\n", rest.repeat(300)).as_bytes()),
+                "mv" => fs::rename(path, other).unwrap(),
+                "cp" => drop(fs::copy(path, other).unwrap()),
+                "rm" => fs::remove_file(path).unwrap(),
+                "empty" => drop(OpenOptions::new().write(true).truncate(true).create(true).open(path).unwrap()),
+                "mkdir" => fs::create_dir(path).unwrap(),
+                "link" => std::os::unix::fs::symlink(rest, path).unwrap(),
+                "hard" => fs::hard_link(other, path).unwrap(),
+                // Writes on at a place, as a writer does that keeps it.
+                "at" => {
+                    let (place, text) = rest.split_once(' ').unwrap();
+                    let file = OpenOptions::new().write(true).open(path).unwrap();
+                    std::os::unix::fs::FileExt::write_all_at(
+                        &file,
+                        format!("{text}\n").as_bytes(),
+                        place.parse().unwrap(),
+                    )
+                    .unwrap();
+                }
+                "gz" => {
+                    let written = fs::metadata(&path).unwrap().modified().unwrap();
+                    let mut packed = GzEncoder::new(
+                        fs::File::create(self.path(&format!("{name}.gz"))).unwrap(),
+                        Compression::fast(),
+                    );
+                    packed.write_all(&fs::read(&path).unwrap()).unwrap();
+                    packed.finish().unwrap().set_modified(written).unwrap();
+                    fs::remove_file(path).unwrap();
+                }
+                // The agent looks, at all files.
+                "look" => drop(self.read()),
+                _ => panic!("{step}"),
             }
-            all.extend(items.into_iter().map(|item| {
-                let content = Fields::decode(item.0.as_ref()).content.unwrap();
-                (String::from_utf8(content.original.to_vec()).unwrap(), item.1.unwrap())
-            }));
         }
     }
 
+    /// Forgets everything but the marks.
+    fn restart(&mut self) {
+        self.follower = follower(&self.tables, &self.marks);
+    }
+
+    fn next(&mut self) -> Option<Chunk> {
+        let mut watch = Watch::none();
+        self.follower.look(self.now, &mut watch).unwrap();
+        for key in self.follower.keys().collect::<Vec<_>>() {
+            while let Some(chunk) = self.follower.next(&key, self.now, &mut watch).unwrap() {
+                assert!(chunk.records.len() <= CHUNK_RECORDS);
+                let bytes: usize = chunk.records.iter().map(|record| record.as_ref().length()).sum();
+                assert!(bytes <= CHUNK_BYTES || chunk.records.len() == 1);
+                let mark = chunk.mark.clone().unwrap();
+                assert!(mark.len() <= 4_096);
+                if mark.is_empty() {
+                    self.marks.remove(&chunk.key);
+                } else {
+                    self.marks.insert(Arc::clone(&chunk.key), mark);
+                }
+                if self.is_restless {
+                    self.restart();
+                }
+                if !chunk.records.is_empty() {
+                    return Some(chunk);
+                }
+                if self.is_restless {
+                    return self.next();
+                }
+            }
+        }
+        None
+    }
+
+    /// Everything that comes without waiting.
     fn read(&mut self) -> Vec<String> {
-        self.read_items().into_iter().map(|(line, _)| line).collect()
+        std::iter::from_fn(|| self.next()).flat_map(|chunk| chunk.records).map(|record| shown(&record)).collect()
     }
 
-    /// Another agent that begins where the mark says.
-    fn restart(&mut self, mark: &Mark) {
-        let Mark::File(place) = mark else { panic!("{mark:?}") };
-        self.follower = Follower::new(self.path("log"), maker(), Some(place.clone()), Duration::ZERO);
+    /// Everything that comes, also after some time.
+    fn read_long(&mut self) -> Vec<String> {
+        let mut found = self.read();
+        // As often as there may be files that are waited for.
+        for _ in 0..4 {
+            self.now += LONG;
+            found.extend(self.read());
+        }
+        found
     }
 }
 
-#[test]
-fn growth_is_followed_and_an_unfinished_line_waits() {
-    let mut case = Case::new();
-    assert!(case.read().is_empty(), "a file that does not exist yet is waited for");
-    case.write("log", "one\ntw");
-    assert_eq!(case.read(), ["one"]);
-    case.write("log", "o\nthree");
-    assert_eq!(case.read(), ["two"]);
-    assert_eq!(case.follower.finish().len(), 1);
-    assert!(case.follower.finish().is_empty());
+fn maker() -> Maker {
+    Maker::new("h", "", Arc::new(Scrubber::new(&[]).unwrap()))
 }
 
-#[test]
-fn a_renamed_file_is_read_to_its_end_before_the_new_one() {
-    let mut case = Case::new();
-    case.write("log", "one\n");
-    assert_eq!(case.read(), ["one"]);
-    fs::rename(case.path("log"), case.path("log.1")).unwrap();
-    case.write("log.1", "late\nunfinished");
-    case.write("log", "new\n");
-    assert_eq!(case.read(), ["late", "unfinished", "new"]);
+fn follower(tables: &[FileSettings], marks: &BTreeMap<Arc<str>, Bytes>) -> Follower {
+    let tables = tables.iter().map(|table| (table.clone(), maker(), Arc::default())).collect();
+    Follower::new(tables, &Arc::new(marks.clone()), Mode::Follow)
 }
 
-#[test]
-fn a_truncated_file_is_read_anew_even_when_it_has_grown_past_our_place() {
-    let mut case = Case::new();
-    case.write("log", "first one\npart");
-    assert_eq!(case.read(), ["first one"]);
-    fs::write(case.path("log"), "x\n").unwrap();
-    assert_eq!(case.read(), ["part", "x"]);
-    fs::write(case.path("log"), "another and much longer one\n").unwrap();
-    assert_eq!(case.read(), ["another and much longer one"]);
-}
-
-#[test]
-fn a_restart_goes_on_where_it_stopped() {
-    let mut case = Case::new();
-    case.write("log", "one\ntwo\nthree\n");
-    let items = case.read_items();
-    case.restart(&items[1].1);
-    assert_eq!(case.read(), ["three"]);
-    // Rotated while away.
-    fs::rename(case.path("log"), case.path("log.1")).unwrap();
-    case.write("log", "new\n");
-    case.restart(&items[0].1);
-    assert_eq!(case.read(), ["two", "three", "new"]);
-    // Gone while away; the new file may have the same inode.
-    fs::remove_file(case.path("log.1")).unwrap();
-    case.restart(&items[0].1);
-    assert_eq!(case.read(), ["new"]);
-}
-
-#[test]
-fn after_a_restart_within_its_first_bytes_a_file_is_still_recognized_by_all_of_them() {
-    let mut case = Case::new();
-    case.write("log", "one\npart");
-    let items = case.read_items();
-    case.restart(&items[0].1);
-    case.write("log", "\n");
-    assert_eq!(case.read(), ["part"]);
-    assert_eq!(case.follower.open.as_ref().unwrap().id.beginning, b"one\npart\n");
-}
-
-#[test]
-fn a_restart_inside_a_long_line_goes_on_numbering_its_pieces() {
-    let mut case = Case::new();
-    let line = "x".repeat(LINE_MAX_BYTES * 2 + 5);
-    case.write("log", &format!("{line}\n"));
-    let items = case.read_items();
-    assert_eq!(items.len(), 3);
-    case.restart(&items[0].1);
-    let rest = case.follower.read().unwrap();
-    let fragments: Vec<_> = rest
-        .iter()
-        .map(|item| Fields::decode(item.0.as_ref()).content.unwrap().fragment.map(|f| (f.index, f.last)))
-        .chain(
-            case.follower
-                .read()
-                .unwrap()
-                .iter()
-                .map(|item| Fields::decode(item.0.as_ref()).content.unwrap().fragment.map(|f| (f.index, f.last))),
-        )
-        .collect();
-    assert_eq!(fragments, [Some((1, false)), Some((2, true))]);
-}
-
-#[test]
-fn the_bytes_of_a_line_arrive_unchanged() {
-    let mut case = Case::new();
-    fs::write(case.path("log"), b"\xff\x00\x1b[31m\r\n").unwrap();
-    let items = case.follower.read().unwrap();
-    let content = Fields::decode(items[0].0.as_ref()).content.unwrap();
-    assert_eq!(*content.original, *b"\xff\x00\x1b[31m\r");
+/// The line; a declared loss as `lost:FROM-TO:` and the last word but one of its reason.
+fn shown(record: &sigillo_model::record::Record) -> String {
+    let fields = Fields::decode(record.as_ref());
+    let (core, content) = (fields.core.unwrap(), fields.content.unwrap());
+    if core.event_name != "agent.loss" {
+        return String::from_utf8_lossy(&content.original).into_owned();
+    }
+    let value = |key: &str| {
+        let found = content.attributes.iter().find(|attribute| attribute.key == key);
+        match found.and_then(|attribute| attribute.value.clone()?.value) {
+            Some(Value::StringValue(text)) => text,
+            _ => String::new(),
+        }
+    };
+    format!("lost:{}-{}", value("from"), value("to"))
 }

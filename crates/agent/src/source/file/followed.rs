@@ -1,0 +1,474 @@
+//! A path that is followed through all files that have its name one after the other.
+
+use std::{
+    collections::VecDeque,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use sigillo_client::unix_nanos;
+use sigillo_model::record::Record;
+use tracing::{info, warn};
+
+use super::{
+    content::{self, Content, FileId},
+    cut::{End, Rule, cut},
+    done::Done,
+    generation::{Generation, Step},
+    loss::{Loss, Reason},
+    mark::{self, Mark},
+    print::Fit,
+    siblings::{Found, Sibling, compare, find, newest, siblings},
+};
+use crate::{
+    line::Piece,
+    record::Maker,
+    source::{Chunk, Meter},
+};
+
+/// Files of one name that are open at once. More are opened when the oldest was read.
+const GENERATIONS_MAX: usize = 64;
+/// How long is waited for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For lines in a file that has lost its name: its writer learns of that later than we do.
+    pub(super) grace: Duration,
+    /// For a file that is not there, but was the last time: its disk may not be mounted yet.
+    pub(super) absent: Duration,
+    /// For another file of the name, when this one still exists under another name.
+    pub(super) moved: Duration,
+    /// Whether what has no end is taken when everything else was.
+    pub(super) to_the_end: bool,
+}
+
+/// What is known when names are looked at.
+pub(super) struct Look<'a> {
+    pub(super) now: Duration,
+    pub(super) done: &'a Done,
+    /// Files that are read under other names.
+    pub(super) taken: &'a dyn Fn(&FileId) -> bool,
+}
+
+/// Where reading begins.
+#[derive(Debug)]
+pub(super) struct Begins {
+    /// Where an agent before us stood.
+    pub(super) remembered: Option<Mark>,
+    /// Otherwise at the end, or else at the beginning.
+    pub(super) from_end: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) path: PathBuf,
+    pub(super) key: Arc<str>,
+    maker: Maker,
+    pub(super) meter: Arc<Meter>,
+    rule: Arc<Rule>,
+    /// Oldest first; the last one has the name, or had it last.
+    generations: VecDeque<Generation>,
+    /// Where it was left by an agent before us, until the file was looked for.
+    remembered: Option<Mark>,
+    from_end: bool,
+    absent_since: Option<Duration>,
+    /// Records that come before all others.
+    pending: Vec<Record>,
+    /// The mark has changed otherwise than by reading.
+    marked: bool,
+    /// It is gone, and what was remembered with it.
+    pub(super) gone: bool,
+    /// Numbers of watches that are of no use any more.
+    pub(super) unwatched: Vec<i32>,
+}
+
+impl Followed {
+    pub(super) fn new(path: PathBuf, maker: Maker, meter: Arc<Meter>, rule: Arc<Rule>, begins: Begins) -> Self {
+        Self {
+            key: Arc::from(mark::key(&path)),
+            path,
+            maker,
+            meter,
+            rule,
+            generations: VecDeque::new(),
+            remembered: begins.remembered,
+            from_end: begins.from_end,
+            absent_since: None,
+            pending: Vec::new(),
+            marked: false,
+            gone: false,
+            unwatched: Vec::new(),
+        }
+    }
+
+    pub(super) fn generations(&mut self) -> impl Iterator<Item = &mut Generation> {
+        self.generations.iter_mut()
+    }
+
+    pub(super) fn has(&self, id: &FileId) -> bool {
+        self.generations.iter().any(|generation| generation.mark.id.is(id))
+    }
+
+    /// Bytes that are there and were not read.
+    pub(super) fn lag_bytes(&self) -> u64 {
+        let lag = |generation: &Generation| {
+            let length = generation.metadata().ok().flatten().map_or(0, |metadata| metadata.len());
+            length.saturating_sub(generation.mark.offset)
+        };
+        self.generations.iter().map(lag).sum()
+    }
+
+    pub(super) fn is_remembered(&self) -> bool {
+        self.remembered.is_some()
+    }
+
+    /// Whether there is nothing to read, nor to hand over, nor to look for.
+    pub(super) fn is_idle(&self) -> bool {
+        self.generations.is_empty() && self.remembered.is_none() && !self.gone && self.pending.is_empty()
+    }
+
+    /// When something is due without anything being written.
+    pub(super) fn due(&self, patience: &Patience) -> Option<Duration> {
+        let front = self.generations.front()?;
+        let superseded = front.superseded.filter(|_| self.generations.len() > 1).map(|since| since + patience.grace);
+        let quiet = front.quiet_at().filter(|_| self.rule.joins());
+        superseded.into_iter().chain(quiet).min()
+    }
+
+    /// Looks which file has the name.
+    pub(super) fn refresh(&mut self, look: &Look<'_>, patience: &Patience, buffer: &mut BytesMut) -> io::Result<()> {
+        let metadata = match fs::metadata(&self.path) {
+            Ok(metadata) if metadata.is_file() && !(look.taken)(&FileId::of(&metadata)) => metadata,
+            Err(error) if !content::is_absent(&error) => return Err(error),
+            _ => {
+                let since = *self.absent_since.get_or_insert(look.now);
+                if let Some(mark) = self.remembered.clone()
+                    && look.now.saturating_sub(since) >= patience.absent
+                {
+                    self.resume(&mark, None, look)?;
+                    self.remembered = None;
+                }
+                return Ok(());
+            }
+        };
+        self.absent_since = None;
+        if let Some(last) = self.generations.back_mut().filter(|last| last.mark.id.is(&FileId::of(&metadata))) {
+            last.superseded = None;
+            return Ok(());
+        }
+        // Gone or moved between two calls: the next look will tell.
+        let Some((file, metadata)) = content::open(&self.path)? else { return Ok(()) };
+        let id = FileId::of(&metadata);
+        if self.has(&id) || self.generations.len() >= GENERATIONS_MAX {
+            return Ok(());
+        }
+        let current = (Content::Plain(file), id);
+        if let Some(mark) = self.remembered.clone() {
+            self.resume(&mark, Some(current), look)?;
+            self.remembered = None;
+        } else if self.generations.is_empty() {
+            self.begin(current, look, buffer)?;
+        } else {
+            self.rotated(current, look)?;
+        }
+        Ok(())
+    }
+
+    /// Opens a file that was never read, or under another name.
+    fn begin(
+        &mut self,
+        (mut content, id): (Content, FileId),
+        look: &Look<'_>,
+        buffer: &mut BytesMut,
+    ) -> io::Result<()> {
+        let real = fs::canonicalize(&self.path)?;
+        let began = newest(&siblings(&real)?);
+        let generation = match look.done.of(&id) {
+            Some(mark) if compare(&mut content, mark)? == Fit::Same => {
+                self.marked = true;
+                Generation::new(content, mark.clone(), real, look.now)
+            }
+            _ => {
+                let mut generation = Generation::unread(content, id, &real, Some(began), look.now);
+                if self.from_end {
+                    generation.skip_to_end(buffer)?;
+                    self.marked = true;
+                }
+                generation
+            }
+        };
+        self.push(generation);
+        Ok(())
+    }
+
+    /// Finds what was read the last time, and all that came after it.
+    fn resume(&mut self, mark: &Mark, mut current: Option<(Content, FileId)>, look: &Look<'_>) -> io::Result<()> {
+        let is_same = current.as_ref().is_some_and(|(_, id)| id.is(&mark.id));
+        if let Some((content, id)) = &mut current
+            && (is_same || mark.is_certain())
+            && compare(content, mark)? == Fit::Same
+        {
+            let real = fs::canonicalize(&self.path)?;
+            let mark = Mark { id: *id, ..mark.clone() };
+            self.push(Generation::new(
+                current.take().map(|(content, _)| content).ok_or(io::ErrorKind::NotFound)?,
+                mark,
+                real,
+                look.now,
+            ));
+            return Ok(());
+        }
+        let real = mark.real.clone().or_else(|| fs::canonicalize(&self.path).ok()).unwrap_or_else(|| self.path.clone());
+        // Where a symbolic link has led.
+        let moved = if is_same || real == self.path { None } else { content::open(&real)? };
+        if let Some((file, metadata)) = moved
+            && FileId::of(&metadata).is(&mark.id)
+            && !(look.taken)(&mark.id)
+        {
+            let mut generation = Generation::new(Content::Plain(file), mark.clone(), real.clone(), look.now);
+            if compare(&mut generation.content, mark)? == Fit::Same {
+                generation.superseded = Some(look.now);
+                self.push(generation);
+                self.push_current(current, &siblings(&real)?, look.now)?;
+                return Ok(());
+            }
+        }
+        let all = match siblings(&real) {
+            Err(error) if content::is_absent(&error) => Vec::new(),
+            all => all?,
+        };
+        let newer: Vec<usize> = match find(mark, &all, is_same)? {
+            Found::Whole(index, content, id) => {
+                info!(path = %self.path.display(), "file was rotated while the agent was away; reading the old one to its end");
+                let mut generation = Generation::new(content, Mark { id, ..mark.clone() }, real.clone(), look.now);
+                generation.superseded = Some(look.now);
+                self.push(generation);
+                (index + 1..all.len()).collect()
+            }
+            Found::Less(index) => {
+                self.declare(mark.offset, None, Reason::TruncatedWhileAway);
+                (index + 1..all.len()).collect()
+            }
+            Found::Nowhere => {
+                let reason = if is_same { Reason::TruncatedWhileAway } else { Reason::GoneWhileAway };
+                self.declare(mark.offset, None, reason);
+                after(mark, &all)
+            }
+        };
+        self.push_unread(&real, &all, &newer, look, current.as_ref().map(|(_, id)| *id))?;
+        self.push_current(current, &all, look.now)?;
+        if self.generations.is_empty() {
+            self.gone = true;
+        }
+        Ok(())
+    }
+
+    /// Another file has the name: reads what was there in between, and then that one.
+    fn rotated(&mut self, current: (Content, FileId), look: &Look<'_>) -> io::Result<()> {
+        let Some(last) = self.generations.back_mut() else { return Ok(()) };
+        info!(path = %self.path.display(), "file was replaced; reading the new one when the old one is read");
+        let (mark, real) = (last.mark.clone(), last.real.clone());
+        let all = match siblings(&real) {
+            Err(error) if content::is_absent(&error) => Vec::new(),
+            all => all?,
+        };
+        let place = match all.iter().position(|sibling| sibling.id.is(&mark.id)) {
+            Some(index) => Some(index),
+            // Compressed since, or removed.
+            None => match find(&mark, &all, false)? {
+                Found::Whole(index, ..) => Some(index),
+                Found::Less(_) | Found::Nowhere => None,
+            },
+        };
+        let newer = place.map_or_else(|| after(&mark, &all), |index| (index + 1..all.len()).collect());
+        last.superseded.get_or_insert(look.now);
+        self.push_unread(&real, &all, &newer, look, Some(current.1))?;
+        self.push_current(Some(current), &all, look.now)
+    }
+
+    /// The file that is being read holds something else: looks for a copy of what it held, and reads it anew.
+    fn truncated(&mut self, now: Duration, done: &Done) -> io::Result<()> {
+        let Some(front) = self.generations.front() else { return Ok(()) };
+        let all = match siblings(&front.real) {
+            Err(error) if content::is_absent(&error) => Vec::new(),
+            all => all?,
+        };
+        let found = find(&front.mark, &all, true)?;
+        let Some(old) = self.generations.pop_front() else { return Ok(()) };
+        info!(path = %self.path.display(), "file was truncated; reading it from its beginning");
+        let others = std::mem::take(&mut self.generations);
+        let newer: Vec<usize> = match found {
+            Found::Whole(index, content, id) => {
+                let mut copy = Generation::new(content, Mark { id, ..old.mark.clone() }, old.real.clone(), now);
+                copy.superseded = Some(Duration::ZERO);
+                self.push(copy);
+                (index + 1..all.len()).collect()
+            }
+            found => {
+                self.take_partial(&old);
+                let from = old.mark.offset + old.partial.len() as u64;
+                self.declare(from, Some(old.seen).filter(|seen| *seen > from), Reason::Truncated);
+                match found {
+                    Found::Less(index) => (index + 1..all.len()).collect(),
+                    _ => after(&old.mark, &all),
+                }
+            }
+        };
+        let is_other = |id: &FileId| others.iter().any(|other| other.mark.id.is(id));
+        let look = Look { now, done, taken: &is_other };
+        self.push_unread(&old.real, &all, &newer, &look, Some(old.mark.id))?;
+        let mut again = Generation::unread(old.content, old.mark.id, &old.real, Some(newest(&all)), now);
+        (again.superseded, again.watch) = (old.superseded, old.watch);
+        self.push(again);
+        self.generations.extend(others);
+        Ok(())
+    }
+
+    /// Opens generations that nobody has read, oldest first.
+    fn push_unread(
+        &mut self,
+        real: &Path,
+        all: &[Sibling],
+        newer: &[usize],
+        look: &Look<'_>,
+        current: Option<FileId>,
+    ) -> io::Result<()> {
+        let older = all.iter().enumerate().filter(|(index, _)| !newer.contains(index)).map(|(_, sibling)| sibling);
+        let mut began = newest(older);
+        for sibling in newer.iter().filter_map(|index| all.get(*index)).filter(|sibling| sibling.is_generation()) {
+            let is_current = current.is_some_and(|current| current.is(&sibling.id));
+            if is_current || (look.taken)(&sibling.id) || self.has(&sibling.id) || look.done.of(&sibling.id).is_some() {
+                continue;
+            }
+            if let Some((content, id)) = sibling.open()? {
+                info!(path = %sibling.path.display(), "reading a file that was rotated unseen");
+                let mut generation = Generation::unread(content, id, real, Some(began), look.now);
+                generation.superseded = Some(look.now);
+                self.push(generation);
+            }
+            began = began.max(newest([sibling]));
+        }
+        Ok(())
+    }
+
+    fn push_current(&mut self, current: Option<(Content, FileId)>, all: &[Sibling], now: Duration) -> io::Result<()> {
+        if let Some((content, id)) = current {
+            let real = fs::canonicalize(&self.path)?;
+            self.push(Generation::unread(content, id, &real, Some(newest(all)), now));
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, mut generation: Generation) {
+        generation.mark.real = Some(&generation.real).filter(|real| **real != self.path && self.is_link()).cloned();
+        self.generations.push_back(generation);
+    }
+
+    fn is_link(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.is_symlink())
+    }
+
+    /// What is next; `None` when there is nothing now.
+    pub(super) fn next(
+        &mut self,
+        buffer: &mut BytesMut,
+        now: Duration,
+        patience: &Patience,
+        done: &mut Done,
+    ) -> io::Result<Option<Chunk>> {
+        loop {
+            if !self.pending.is_empty() || self.marked {
+                self.marked = false;
+                let records = std::mem::take(&mut self.pending);
+                return Ok(Some(self.chunk(records)));
+            }
+            let closing = self.is_closing(now, patience)?;
+            let is_last = self.generations.len() == 1;
+            let Some(front) = self.generations.front_mut() else { return Ok(None) };
+            let before = front.mark.offset;
+            let end = if closing { End::Final } else { End::Open };
+            let step = front.step(&self.maker, &self.rule, end, buffer, now);
+            match step {
+                Ok(Step::Records(records)) => {
+                    let (lines, bytes) = (records.len() as u64, front.mark.offset - before);
+                    self.meter.read(lines, bytes, unix_nanos());
+                    return Ok(Some(self.chunk(records)));
+                }
+                Ok(Step::Changed) => self.truncated(now, done)?,
+                Ok(Step::Nothing) if closing && !(is_last && patience.to_the_end) => self.close(done),
+                Ok(Step::Nothing) => return Ok(None),
+                Err(error) if front.content.plain().is_none() => {
+                    warn!(path = %front.real.display(), %error, "compressed file is damaged");
+                    let from = front.mark.offset;
+                    self.close(done);
+                    self.declare(from, None, Reason::Damaged);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether nothing more is expected in the oldest file.
+    fn is_closing(&self, now: Duration, patience: &Patience) -> io::Result<bool> {
+        let Some(front) = self.generations.front() else { return Ok(false) };
+        let waited = |since: Option<Duration>, wait| since.is_some_and(|since| now.saturating_sub(since) >= wait);
+        let is_packed = front.content.plain().is_none();
+        if let Some(next) = self.generations.get(1) {
+            // A writer that was not told goes on in the old file for ever, and the new one stays empty.
+            let goes_on = self.generations.len() > 2 || next.metadata()?.is_none_or(|next| next.len() > 0);
+            return Ok(is_packed || goes_on && waited(front.superseded, patience.grace));
+        }
+        let is_deleted =
+            front.metadata()?.is_some_and(|metadata| std::os::unix::fs::MetadataExt::nlink(&metadata) == 0);
+        let wait = if is_deleted { patience.grace } else { patience.moved };
+        Ok(patience.to_the_end || waited(self.absent_since, wait))
+    }
+
+    fn close(&mut self, done: &mut Done) {
+        if let Some(old) = self.generations.pop_front() {
+            self.unwatched.extend(old.watch);
+            // What is written to it late does not make it a new generation.
+            if let (Some(next), Ok(Some(metadata))) = (self.generations.front_mut(), old.metadata()) {
+                next.mark.began = next.mark.began.map(|began| began.max(content::written(&metadata)));
+            }
+            done.add(old.mark);
+        }
+        if self.generations.is_empty() {
+            (self.gone, self.marked) = (true, true);
+        }
+    }
+
+    /// The unfinished line of a file that no longer has it.
+    fn take_partial(&mut self, old: &Generation) {
+        let mut pieces = old.mark.pieces;
+        if let Some(found) = cut(&old.partial, &mut pieces, &self.rule, End::Final) {
+            let (bytes, consumed) = (old.partial.slice(found.range), found.next as u64);
+            self.pending.push(self.maker.line(Piece { bytes, fragment: found.fragment, consumed }, unix_nanos()));
+        }
+    }
+
+    fn declare(&mut self, from: u64, to: Option<u64>, reason: Reason) {
+        let loss = Loss { from, to, reason };
+        warn!(path = %self.path.display(), from, to, "lines may be lost: {}", reason.words());
+        self.meter.missing(0);
+        self.pending.push(loss.record(&self.maker, &self.path));
+    }
+
+    fn chunk(&self, records: Vec<Record>) -> Chunk {
+        let mark = self.generations.front().map(|front| front.mark.to_bytes());
+        Chunk::new(&self.key, records, Some(mark.unwrap_or_default()))
+    }
+}
+
+/// Siblings that were made after the reading of a file began.
+fn after(mark: &Mark, all: &[Sibling]) -> Vec<usize> {
+    let is_after = |sibling: &Sibling| mark.began.is_some_and(|began| sibling.is_after(began));
+    all.iter().enumerate().filter(|(_, sibling)| is_after(sibling)).map(|(index, _)| index).collect()
+}
+
+/// Whether a path leads to a file through a symbolic link.
+pub(super) fn is_symlink(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink())
+}

@@ -1,0 +1,190 @@
+//! One file that had the name, for as long as it is read.
+
+use std::{
+    fs::Metadata,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use sigillo_client::unix_nanos;
+use sigillo_model::record::Record;
+
+use super::{
+    content::{Content, FileId},
+    cut::{End, Rule, cut},
+    mark::Mark,
+    print::{Fit, HEAD_BYTES, Head, TAIL_BYTES, tail},
+};
+use crate::{
+    line::{LINE_MAX_BYTES, Piece},
+    record::Maker,
+    source::{CHUNK_BYTES, CHUNK_RECORDS},
+};
+
+/// Bytes that are read at once: the longest line, its end, and what is compared before it fit in.
+pub(super) const READ_BYTES: usize = LINE_MAX_BYTES + (64 << 10);
+/// Bytes of an unfinished line that are remembered in case that the file is truncated before they are in a record.
+const PARTIAL_BYTES: usize = 16 << 10;
+
+/// A message is over after this time in which nothing was written.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// A file and how far it was read.
+#[derive(Debug)]
+pub(super) struct Generation {
+    pub(super) content: Content,
+    pub(super) mark: Mark,
+    /// The name that it has, or had before it was rotated, without symbolic links.
+    pub(super) real: PathBuf,
+    /// The greatest length that was seen.
+    pub(super) seen: u64,
+    /// When that changed last.
+    changed: Duration,
+    /// The unfinished line at the end.
+    pub(super) partial: Bytes,
+    /// When another file was seen to have the name.
+    pub(super) superseded: Option<Duration>,
+    /// The number under which it is watched.
+    pub(super) watch: Option<i32>,
+}
+
+/// What a step gave.
+#[derive(Debug)]
+pub(super) enum Step {
+    Records(Vec<Record>),
+    /// There is nothing whole.
+    Nothing,
+    /// The file no longer holds what was read of it.
+    Changed,
+}
+
+impl Generation {
+    pub(super) fn new(content: Content, mark: Mark, real: PathBuf, now: Duration) -> Self {
+        let seen = mark.offset;
+        Self { content, mark, real, seen, changed: now, partial: Bytes::new(), superseded: None, watch: None }
+    }
+
+    /// A file that was not read yet.
+    pub(super) fn unread(content: Content, id: FileId, real: &Path, began: Option<u64>, now: Duration) -> Self {
+        Self::new(content, Mark { began, ..Mark::new(id) }, real.to_owned(), now)
+    }
+
+    pub(super) fn metadata(&self) -> io::Result<Option<Metadata>> {
+        self.content.plain().map(std::fs::File::metadata).transpose()
+    }
+
+    /// Goes to the end without reading; an unfinished line at the end is read once it is whole.
+    pub(super) fn skip_to_end(&mut self, buffer: &mut BytesMut) -> io::Result<()> {
+        let length = self.metadata()?.map_or(0, |metadata| metadata.len());
+        let start = length.saturating_sub(buffer.len() as u64);
+        let count = self.content.read_at(buffer, start)?;
+        let bytes = buffer.get(..count).unwrap_or_default();
+        let line = memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1);
+        self.mark.offset = start + line as u64;
+        self.seen = length;
+        let is_enough = start == 0 || line >= TAIL_BYTES;
+        self.mark.tail = if is_enough { tail(bytes.get(..line).unwrap_or_default()) } else { String::new() };
+        self.note_head()
+    }
+
+    fn saw(&mut self, length: u64, now: Duration) {
+        if length > self.seen {
+            (self.seen, self.changed) = (length, now);
+        }
+    }
+
+    /// When an unfinished message is over.
+    pub(super) fn quiet_at(&self) -> Option<Duration> {
+        (self.seen > self.mark.offset).then_some(self.changed + SILENCE)
+    }
+
+    /// The next records, at most a chunk of them.
+    pub(super) fn step(
+        &mut self,
+        maker: &Maker,
+        rule: &Rule,
+        end: End,
+        buffer: &mut BytesMut,
+        now: Duration,
+    ) -> io::Result<Step> {
+        if !self.is_beginning_same()? {
+            return Ok(Step::Changed);
+        }
+        if self.mark.offset == 0 {
+            // What nobody wrote is no line.
+            self.mark.offset = self.content.end_of_hole()?;
+            self.mark.tail = tail(&vec![0; usize::try_from(self.mark.offset).unwrap_or(TAIL_BYTES).min(TAIL_BYTES)]);
+        }
+        let before = TAIL_BYTES.min(usize::try_from(self.mark.offset).unwrap_or(TAIL_BYTES));
+        let count = self.content.read_at(buffer, self.mark.offset - before as u64)?;
+        let known = buffer.get(..before.min(count)).unwrap_or_default();
+        if known.len() < before || !self.mark.tail.is_empty() && self.mark.tail != tail(known) {
+            return Ok(Step::Changed);
+        }
+        if count == before {
+            self.partial = Bytes::new();
+            return Ok(Step::Nothing);
+        }
+        self.saw(self.mark.offset + (count - before) as u64, now);
+        let is_quiet = rule.joins() && now.saturating_sub(self.changed) >= SILENCE;
+        let end = if end == End::Open && is_quiet { End::Quiet } else { end };
+        let bytes = std::mem::take(buffer).freeze();
+        let records = self.records(maker, rule, end, &bytes.slice(..count), before);
+        *buffer = bytes.try_into_mut().unwrap_or_else(|_| BytesMut::zeroed(READ_BYTES));
+        if records.is_empty() {
+            return Ok(Step::Nothing);
+        }
+        self.note_head()?;
+        Ok(Step::Records(records))
+    }
+
+    /// Records of the bytes from `start`.
+    fn records(&mut self, maker: &Maker, rule: &Rule, end: End, bytes: &Bytes, start: usize) -> Vec<Record> {
+        let observed = unix_nanos();
+        let (mut records, mut length, mut at) = (Vec::new(), 0, start);
+        let mut pieces = self.mark.pieces;
+        // What the buffer ends with may go on in the file.
+        let end = if bytes.len() == READ_BYTES { End::Open } else { end };
+        while records.len() < CHUNK_RECORDS {
+            let Some(found) = cut(bytes.get(at..).unwrap_or_default(), &mut pieces, rule, end) else { break };
+            let consumed = found.next as u64;
+            let line = bytes.slice(at + found.range.start..at + found.range.end);
+            let record = maker.line(Piece { bytes: line, fragment: found.fragment, consumed }, observed);
+            length += record.as_ref().length();
+            if length > CHUNK_BYTES && !records.is_empty() {
+                break;
+            }
+            records.push(record);
+            at += found.next;
+            self.mark.pieces = pieces;
+        }
+        self.mark.offset += (at - start) as u64;
+        self.mark.tail = tail(bytes.get(..at).unwrap_or_default());
+        let rest = bytes.get(at..).unwrap_or_default();
+        self.partial = if rest.len() > PARTIAL_BYTES { Bytes::new() } else { Bytes::copy_from_slice(rest) };
+        records
+    }
+
+    /// Whether the first bytes are those that were read.
+    fn is_beginning_same(&self) -> io::Result<bool> {
+        if self.content.plain().is_none() {
+            return Ok(true);
+        }
+        let known = self.mark.head.length();
+        let mut bytes = [0; HEAD_BYTES];
+        Ok(known == 0 || self.mark.head.fits(self.content.head(&mut bytes)?) == Fit::Same)
+    }
+
+    /// Learns more of the beginning while less is known than will be compared.
+    fn note_head(&mut self) -> io::Result<()> {
+        let readable = usize::try_from(self.mark.offset).unwrap_or(HEAD_BYTES).min(HEAD_BYTES);
+        if self.mark.head.length() < readable {
+            let mut bytes = [0; HEAD_BYTES];
+            let head = self.content.head(&mut bytes)?;
+            self.mark.head = Head::of(head.get(..readable).unwrap_or(head));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,234 @@
+//! What a file was rotated to: names beside its own.
+
+use std::{
+    cmp::Reverse,
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    content::{self, Content, FileId, is_gzip},
+    mark::Mark,
+    print::{Fit, HEAD_BYTES, TAIL_BYTES, tail},
+};
+
+/// Names that are looked at for one file at most.
+const SIBLINGS_MAX: usize = 4_096;
+/// Endings of compressed files.
+pub(super) const COMPRESSED: [&str; 6] = ["gz", "xz", "zst", "bz2", "lz4", "zip"];
+
+/// What rotation put behind a file's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Suffix {
+    /// `.1` is newer than `.2`.
+    Number(Reverse<u32>),
+    /// `-20261123`, as text.
+    Date(String),
+    Other,
+}
+
+/// A file that may be a generation of another.
+#[derive(Debug)]
+pub(super) struct Sibling {
+    pub(super) path: PathBuf,
+    suffix: Suffix,
+    pub(super) id: FileId,
+    born: u64,
+    written: u64,
+}
+
+impl Sibling {
+    /// The newest time that speaks of its contents: compressing makes a new file and keeps the time of the last writing.
+    fn newest(&self) -> u64 {
+        if is_gzip(&self.path) { self.written } else { self.born.max(self.written) }
+    }
+
+    /// Whether it is called like a generation.
+    pub(super) fn is_generation(&self) -> bool {
+        self.suffix != Suffix::Other
+    }
+
+    /// Whether it was made after a time.
+    pub(super) fn is_after(&self, began: u64) -> bool {
+        let is_packed = is_gzip(&self.path) || self.born == 0;
+        began < if is_packed { self.written } else { self.born }
+    }
+
+    pub(super) fn open(&self) -> io::Result<Option<(Content, FileId)>> {
+        let Some((file, metadata)) = content::open(&self.path)? else { return Ok(None) };
+        Ok(Some((Content::new(file, &self.path)?, FileId::of(&metadata))))
+    }
+}
+
+/// Siblings of a file, oldest first.
+pub(super) fn siblings(path: &Path) -> io::Result<Vec<Sibling>> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
+    let mut found: Vec<Sibling> = Vec::new();
+    for entry in fs::read_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })? {
+        let entry = entry?;
+        let entry_name = entry.file_name();
+        let Some(suffix) = suffix(name, &entry_name) else { continue };
+        // Removed since it was listed, or no file.
+        let Some(metadata) = entry.metadata().ok().filter(fs::Metadata::is_file) else { continue };
+        if found.len() == SIBLINGS_MAX {
+            break;
+        }
+        found.push(Sibling {
+            path: dir.join(entry_name),
+            suffix,
+            id: FileId::of(&metadata),
+            born: content::born(&metadata),
+            written: content::written(&metadata),
+        });
+    }
+    found.sort_by(|a, b| (&a.suffix, is_gzip(&a.path)).cmp(&(&b.suffix, is_gzip(&b.path))));
+    // While one is compressed it is there twice: the plain one is whole.
+    found.dedup_by(|second, first| second.suffix == first.suffix && first.suffix != Suffix::Other);
+    let numbers = found.iter().all(|sibling| matches!(sibling.suffix, Suffix::Number(_)));
+    let dates = found.iter().all(|sibling| matches!(sibling.suffix, Suffix::Date(_)));
+    if !numbers && !dates {
+        found.sort_by_key(|sibling| sibling.written);
+    }
+    Ok(found)
+}
+
+/// The time before which all siblings were there.
+pub(super) fn newest<'a>(siblings: impl IntoIterator<Item = &'a Sibling>) -> u64 {
+    siblings.into_iter().filter(|sibling| sibling.is_generation()).map(Sibling::newest).max().unwrap_or_default()
+}
+
+/// Where what was read of a file has gone.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// It is this sibling, and can be read on there.
+    Whole(usize, Content, FileId),
+    /// This sibling is a copy of less than was read.
+    Less(usize),
+    Nowhere,
+}
+
+/// Finds the file of a mark among siblings. `truncated`: it is still at its path with other contents, so these are copies.
+pub(super) fn find(mark: &Mark, siblings: &[Sibling], truncated: bool) -> io::Result<Found> {
+    for (index, sibling) in siblings.iter().enumerate().filter(|(_, sibling)| sibling.id.is(&mark.id)) {
+        if let Some((mut content, id)) = sibling.open()?
+            && compare(&mut content, mark)? == Fit::Same
+        {
+            return Ok(Found::Whole(index, content, id));
+        }
+    }
+    if mark.offset == 0 {
+        return Ok(Found::Nowhere);
+    }
+    let mut less = None;
+    // The newest copy is the likeliest one.
+    for (index, sibling) in siblings.iter().enumerate().rev() {
+        let is_certain = mark.is_certain();
+        let (is_old, is_plain) = (mark.began.is_some_and(|began| sibling.newest() <= began), !is_gzip(&sibling.path));
+        if is_old && (truncated || !is_certain) || is_plain && !truncated && !is_certain {
+            continue;
+        }
+        // One that can't be unpacked is not the one.
+        let Ok(Some((mut content, id))) = sibling.open() else { continue };
+        match compare(&mut content, mark) {
+            Ok(Fit::Same) => return Ok(Found::Whole(index, content, id)),
+            Ok(Fit::Shorter) if truncated => less = less.or(Some(index)),
+            _ => {}
+        }
+    }
+    Ok(less.map_or(Found::Nowhere, Found::Less))
+}
+
+/// Whether the content is what was read up to the mark, as far as its first bytes and those before the mark tell.
+pub(super) fn compare(content: &mut Content, mark: &Mark) -> io::Result<Fit> {
+    let head = mark.head.fits(content.head(&mut [0; HEAD_BYTES])?);
+    if head != Fit::Same {
+        return Ok(head);
+    }
+    let length = TAIL_BYTES.min(usize::try_from(mark.offset).unwrap_or(TAIL_BYTES));
+    let mut bytes = [0; TAIL_BYTES];
+    let bytes = bytes.get_mut(..length).unwrap_or_default();
+    Ok(match content.read_at(bytes, mark.offset - length as u64)? {
+        count if count < length => Fit::Shorter,
+        _ if mark.tail.is_empty() || mark.tail == tail(bytes) => Fit::Same,
+        _ => Fit::Other,
+    })
+}
+
+/// The name of the file that `name` is a rotated generation of, if it is called like one.
+pub(super) fn base_names(name: &str) -> impl Iterator<Item = String> + '_ {
+    let name = COMPRESSED.iter().find_map(|end| name.strip_suffix(end)?.strip_suffix('.')).unwrap_or(name);
+    // The suffix begins at a dot or a hyphen; an ending may follow it.
+    name.char_indices().filter(|(_, letter)| matches!(letter, '.' | '-')).flat_map(move |(at, _)| {
+        let (stem, rest) = name.split_at(at);
+        let whole = is_rotation(rest).then(|| stem.to_owned());
+        let inner = rest.rsplit_once('.').filter(|(suffix, _)| is_rotation(suffix));
+        whole.into_iter().chain(inner.map(|(_, end)| format!("{stem}.{end}")))
+    })
+}
+
+fn is_rotation(suffix: &str) -> bool {
+    !matches!(kind(suffix), None | Some(Suffix::Other))
+}
+
+/// What stands behind `name` in `candidate`, before its ending or after it: `log.1`, `app-20261123.log.gz`.
+fn suffix(name: &OsStr, candidate: &OsStr) -> Option<Suffix> {
+    let (name, candidate) = (name.to_str()?, candidate.to_str()?);
+    let packed = COMPRESSED.iter().find_map(|end| candidate.strip_suffix(end)?.strip_suffix('.'));
+    // Other compressions can't be read.
+    if name == candidate || packed.is_some() && !is_gzip(Path::new(candidate)) {
+        return None;
+    }
+    let plain = packed.unwrap_or(candidate);
+    let inner = || {
+        let (stem, end) = name.rsplit_once('.')?;
+        let suffix = plain.strip_prefix(stem)?.strip_suffix(end)?.strip_suffix('.')?;
+        kind(suffix).filter(|kind| *kind != Suffix::Other)
+    };
+    plain.strip_prefix(name).and_then(kind).or_else(inner)
+}
+
+fn kind(suffix: &str) -> Option<Suffix> {
+    let (mark, rest) = suffix.split_at_checked(1)?;
+    if !matches!(mark, "." | "-" | "_") {
+        return Some(Suffix::Other);
+    }
+    let digits = rest.bytes().filter(u8::is_ascii_digit).count();
+    let is_number = digits == rest.len() && (1..=5).contains(&digits);
+    let is_date = digits >= 6 && rest.bytes().all(|byte| byte.is_ascii_digit() || b"-_.T:Z".contains(&byte));
+    Some(match rest.parse() {
+        Ok(number) if is_number => Suffix::Number(Reverse(number)),
+        _ if is_date => Suffix::Date(rest.to_owned()),
+        _ => Suffix::Other,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_rotation_gives_are_known() {
+        let number = |number| Some(Suffix::Number(Reverse(number)));
+        let date = |text: &str| Some(Suffix::Date(text.into()));
+        for (name, candidate, expected) in [
+            ("log", "log.1", number(1)),
+            ("log", "log.12.gz", number(12)),
+            ("app.log", "app.1.log", number(1)),
+            ("app.log", "app-20261123.log.gz", date("20261123")),
+            ("log", "log-20261123-1700000000", date("20261123-1700000000")),
+            ("log", "log.old", Some(Suffix::Other)),
+            ("log", "logger", Some(Suffix::Other)),
+            ("app.log", "app-x.log", None),
+            ("log", "log", None),
+            ("log", "log.1.xz", None),
+            ("log", "x.log.1", None),
+        ] {
+            assert_eq!(suffix(OsStr::new(name), OsStr::new(candidate)), expected, "{candidate}");
+        }
+        let bases = |name| base_names(name).collect::<Vec<_>>();
+        assert_eq!(bases("log.1"), ["log"]);
+        assert!(bases("app-20261123.log.gz").contains(&"app.log".into()));
+        assert_eq!(bases("app.log"), [""; 0]);
+    }
+}
