@@ -7,7 +7,7 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo::rerun-if-changed={}", root.display());
-    let files = ["record", "ingest", "query", "audit", "log", "control"]
+    let files = ["record", "ingest", "query", "audit", "log", "control", "sources"]
         .map(|name| root.join(format!("sigillo/v1/{name}.proto")));
     let descriptors = protox::compile(files, [&root])?;
     // Kept for server reflection.

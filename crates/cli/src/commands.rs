@@ -9,5 +9,6 @@ pub(crate) mod log;
 pub(crate) mod man;
 pub(crate) mod order;
 pub(crate) mod query;
+pub(crate) mod sources;
 pub(crate) mod tail;
 pub(crate) mod verify;

@@ -12,7 +12,7 @@ mod receipts;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{append, completion, evidence, head, key, log, man, order, query, tail, verify};
+use commands::{append, completion, evidence, head, key, log, man, order, query, sources, tail, verify};
 use failure::Failure;
 use global::GlobalArgs;
 
@@ -32,6 +32,7 @@ enum Command {
     Tail(tail::TailArgs),
     Append(append::AppendArgs),
     Head(head::HeadArgs),
+    Sources(sources::SourcesArgs),
     Verify(verify::VerifyArgs),
     Key(key::KeyArgs),
     Evidence(evidence::EvidenceArgs),
@@ -72,6 +73,7 @@ async fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Tail(args) => tail::run(args, &global).await,
         Command::Append(args) => append::run(args, &global).await,
         Command::Head(args) => head::run(args, &global).await,
+        Command::Sources(args) => sources::run(args, &global).await,
         Command::Verify(args) => Box::pin(verify::run(args, &global)).await,
         Command::Key(args) => key::run(&args),
         Command::Evidence(args) => evidence::run(args, &global).await,

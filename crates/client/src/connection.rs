@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Answers of the server may hold one stored entry, whose parts and lists come on top of a whole message of a source.
-const ANSWER_MAX_BYTES: usize = 2 * MESSAGE_MAX_BYTES;
+pub(crate) const ANSWER_MAX_BYTES: usize = 2 * MESSAGE_MAX_BYTES;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;

@@ -14,6 +14,7 @@ mod link;
 mod log;
 mod session;
 pub mod ship;
+mod sources;
 mod tls;
 
 pub use backoff::Backoff;

@@ -28,6 +28,8 @@ pub enum Action {
     Walk,
     /// Take records out as evidence.
     Export,
+    /// See who sends, who has gone quiet, and how far behind each of them is.
+    Sources,
 }
 
 impl Role {
@@ -47,7 +49,8 @@ impl Role {
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Append, Self::Head, Self::Search, Self::Tail, Self::Walk, Self::Export];
+    pub const ALL: [Self; 7] =
+        [Self::Append, Self::Head, Self::Search, Self::Tail, Self::Walk, Self::Export, Self::Sources];
 
     /// The name in records and messages.
     pub const fn name(self) -> &'static str {
@@ -58,6 +61,7 @@ impl Action {
             Self::Tail => "tail",
             Self::Walk => "walk",
             Self::Export => "export",
+            Self::Sources => "sources",
         }
     }
 }
@@ -69,18 +73,18 @@ pub const fn allows(role: Role, action: Action) -> bool {
     match role {
         Role::Source => match action {
             Action::Append | Action::Head => true,
-            Action::Search | Action::Tail | Action::Walk | Action::Export => false,
+            Action::Search | Action::Tail | Action::Walk | Action::Export | Action::Sources => false,
         },
         Role::Operator => match action {
-            Action::Head => true,
+            Action::Head | Action::Sources => true,
             Action::Append | Action::Search | Action::Tail | Action::Walk | Action::Export => false,
         },
         Role::Investigator => match action {
-            Action::Head | Action::Search | Action::Tail | Action::Export => true,
+            Action::Head | Action::Search | Action::Tail | Action::Export | Action::Sources => true,
             Action::Append | Action::Walk => false,
         },
         Role::Auditor => match action {
-            Action::Head | Action::Search | Action::Tail | Action::Walk | Action::Export => true,
+            Action::Head | Action::Search | Action::Tail | Action::Walk | Action::Export | Action::Sources => true,
             Action::Append => false,
         },
     }
@@ -96,8 +100,8 @@ mod tests {
             Action::ALL.into_iter().filter(|action| allows(role, *action)).map(Action::name).collect()
         };
         assert_eq!(allowed(Role::Source), ["append", "head"]);
-        assert_eq!(allowed(Role::Operator), ["head"]);
-        assert_eq!(allowed(Role::Investigator), ["head", "search", "tail", "export"]);
-        assert_eq!(allowed(Role::Auditor), ["head", "search", "tail", "walk", "export"]);
+        assert_eq!(allowed(Role::Operator), ["head", "sources"]);
+        assert_eq!(allowed(Role::Investigator), ["head", "search", "tail", "export", "sources"]);
+        assert_eq!(allowed(Role::Auditor), ["head", "search", "tail", "walk", "export", "sources"]);
     }
 }

@@ -24,8 +24,8 @@ use sigillo_model::{ids::Origin, note::VerifierKey};
 
 use crate::{
     config::{
-        CheckpointTable, Config, ConfigError, DiskTable, LimitsTable, LogTable, ReaderTable, RoleName, Settings,
-        SourceTable, SpeaksFor, SpeaksForWord, TlsTable,
+        CheckpointTable, Config, ConfigError, DiskTable, Fingerprints, LimitsTable, LogTable, ReaderTable, RoleName,
+        Settings, SourceTable, SpeaksFor, SpeaksForWord, TlsTable,
     },
     error::ServerError,
     identity::Fingerprint,
@@ -115,7 +115,7 @@ fn config(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<Config,
     let source = |(file, name, class): (&str, &str, &str)| -> Result<SourceTable, ServerError> {
         Ok(SourceTable {
             name: name.into(),
-            fingerprint: fingerprint(dir, file)?,
+            fingerprint: Fingerprints::One(fingerprint(dir, file)?),
             class: class.into(),
             home: crate::config::PROVIDER.into(),
             speaks_for: SpeaksFor::Word(SpeaksForWord::All),
@@ -145,7 +145,7 @@ fn config(dir: &Path, listen: SocketAddr, metrics: SocketAddr) -> Result<Config,
         sources: SOURCES.into_iter().map(source).collect::<Result<_, _>>()?,
         readers: vec![ReaderTable {
             name: READER.1.into(),
-            fingerprint: fingerprint(dir, READER.0)?,
+            fingerprint: Fingerprints::One(fingerprint(dir, READER.0)?),
             role: RoleName::Auditor,
         }],
         log: LogTable::default(),
@@ -256,7 +256,7 @@ mod tests {
         let first = prepare(dir.path(), any, any).unwrap();
         announce(dir.path(), "127.0.0.1:1234".parse().unwrap()).unwrap();
         let again = prepare(dir.path(), any, any).unwrap();
-        assert_eq!(first.sources[0].fingerprint, again.sources[0].fingerprint);
+        assert_eq!(first.sources[0].fingerprints, again.sources[0].fingerprints);
         assert_eq!(first.hash, again.hash);
         let mode = fs::metadata(dir.path().join("reader.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

@@ -77,7 +77,18 @@ pub(crate) struct Directory {
     sources: HashMap<Fingerprint, Arc<SourceSettings>>,
     readers: HashMap<Fingerprint, Arc<ReaderSettings>>,
     source_names: HashMap<SourceId, String>,
+    /// Each source once, whatever its certificates.
+    all: Vec<Arc<SourceSettings>>,
     classes: ClassNames,
+}
+
+/// Each of `all` under each of its certificates.
+fn by_fingerprint<T>(
+    all: impl IntoIterator<Item = Arc<T>>,
+    of: impl Fn(&T) -> &[Fingerprint],
+) -> HashMap<Fingerprint, Arc<T>> {
+    let each = |one: Arc<T>| of(&one).iter().map(|fingerprint| (*fingerprint, Arc::clone(&one))).collect::<Vec<_>>();
+    all.into_iter().flat_map(each).collect()
 }
 
 impl Directory {
@@ -85,10 +96,13 @@ impl Directory {
     pub(crate) fn new(settings: &Settings) -> Self {
         let own = (SourceId::from_name(Class::Journal.name()), Class::Journal.name().to_owned());
         let named = settings.sources.iter().map(|source| (source.id, source.name.clone()));
+        let all: Vec<_> = settings.sources.iter().cloned().map(Arc::new).collect();
+        let readers = settings.readers.iter().cloned().map(Arc::new);
         Self {
             source_names: named.chain([own]).collect(),
-            sources: settings.sources.iter().map(|source| (source.fingerprint, Arc::new(source.clone()))).collect(),
-            readers: settings.readers.iter().map(|reader| (reader.fingerprint, Arc::new(reader.clone()))).collect(),
+            sources: by_fingerprint(all.iter().cloned(), |source| &source.fingerprints),
+            readers: by_fingerprint(readers, |reader| &reader.fingerprints),
+            all,
             classes: settings.classes.clone(),
         }
     }
@@ -107,6 +121,11 @@ impl Directory {
     /// The name of the class of this number.
     pub(crate) fn class_name(&self, class: ClassId) -> Option<&str> {
         self.classes.get(&class.get()).map(String::as_str)
+    }
+
+    /// The sources that may send, as configured.
+    pub(crate) fn sources(&self) -> &[Arc<SourceSettings>] {
+        &self.all
     }
 
     /// The name of a source.

@@ -25,6 +25,7 @@ mod refusals;
 mod register;
 mod restored;
 mod run;
+mod sources;
 mod tls;
 
 pub use error::{OwnError, ServerError};

@@ -14,12 +14,16 @@ use sigillo_journal::{Journal, Opened, Options};
 use sigillo_model::{limits::MESSAGE_MAX_BYTES, note::SigningKey};
 use sigillo_proto::{
     FILE_DESCRIPTOR_SET,
-    v1::{audit_server::AuditServer, ingest_server::IngestServer, log_server::LogServer, query_server::QueryServer},
+    v1::{
+        audit_server::AuditServer, ingest_server::IngestServer, log_server::LogServer, query_server::QueryServer,
+        sources_server::SourcesServer,
+    },
 };
 use tokio::{
     net::TcpListener,
     runtime::Handle,
     sync::{Notify, Semaphore},
+    task::JoinHandle,
     time::{interval, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -43,7 +47,9 @@ use crate::{
     own::{Event, Own},
     query::{self, QueryService},
     reads::Reads,
-    register, restored, telemetry,
+    register, restored,
+    sources::{Keeper, Sources, SourcesService},
+    telemetry,
     tls::Tls,
 };
 
@@ -158,6 +164,7 @@ async fn serve(start: Start) -> Result<(), ServerError> {
     let control = control(&settings, &journal, &own, &log, &clock);
     let control_socket = ControlSocket::bind(&settings.data_dir).map_err(ServerError::file(&settings.data_dir))?;
     let resources = log::Resources::new(Arc::clone(&log), journal.reader());
+    let sources = Arc::new(Sources::open(&settings, Arc::clone(&clock)));
     let ingest = Arc::new(grpc::Shared {
         journal: journal.clone(),
         identities: Arc::clone(&identities),
@@ -169,6 +176,7 @@ async fn serve(start: Start) -> Result<(), ServerError> {
         inflight: Arc::new(Semaphore::new(settings.limits.inflight_bytes)),
         tasks: tasks.clone(),
         log: resources.clone(),
+        sources: Arc::clone(&sources),
         streams: grpc::Streams::default(),
     });
     let reading = Arc::new(query::Shared {
@@ -180,6 +188,7 @@ async fn serve(start: Start) -> Result<(), ServerError> {
         log: Arc::clone(&log),
     });
     let log_service = log::LogService::new(resources.clone(), Arc::clone(&identities));
+    let sources_service = SourcesService::new(Arc::clone(&sources), Arc::clone(&identities), journal.clone());
     let routes = Routes::new(health_service)
         .add_service(reflection()?)
         .add_service(IngestServer::new(IngestService::new(ingest)).max_decoding_message_size(MESSAGE_MAX_BYTES))
@@ -187,6 +196,7 @@ async fn serve(start: Start) -> Result<(), ServerError> {
             QueryServer::new(QueryService::new(Arc::clone(&reading))).max_decoding_message_size(REQUEST_MAX_BYTES),
         )
         .add_service(LogServer::new(log_service).max_decoding_message_size(REQUEST_MAX_BYTES))
+        .add_service(SourcesServer::new(sources_service).max_decoding_message_size(REQUEST_MAX_BYTES))
         .add_service(AuditServer::new(AuditService::new(reading)).max_decoding_message_size(REQUEST_MAX_BYTES))
         .prepare();
 
@@ -197,6 +207,7 @@ async fn serve(start: Start) -> Result<(), ServerError> {
     let accepting = tokio::spawn(accept::serve(listeners.grpc, accept));
     let controlling = tokio::spawn(control_socket.serve(control, closing.clone()));
     let collecting = tokio::spawn(telemetry::serve(listeners.metrics, metrics, closing.clone()));
+    let keeping = tokio::spawn(Keeper::new(&settings, &sources, &identities, &own).run(closing.clone()));
     let signing = checkpointer.map(|checkpointer| tokio::spawn(checkpointer.run(closing.clone())));
     let publishing = listeners.publish.map(|listener| {
         let plain = published.is_some_and(|address| address.ip().is_loopback());
@@ -206,7 +217,15 @@ async fn serve(start: Start) -> Result<(), ServerError> {
     tracing::info!(listen = %grpc, metrics = %scraped, origin = %settings.origin, "listening");
     notify(&[sd_notify::NotifyState::Ready]);
 
-    let attend = Attend { settings: &settings, known, tls: &tls, clock: &clock, own: &own, identities: &identities };
+    let attend = Attend {
+        settings: &settings,
+        known,
+        tls: &tls,
+        clock: &clock,
+        own: &own,
+        identities: &identities,
+        sources: &sources,
+    };
     tokio::select! {
         () = controls.shutdown.cancelled() => {}
         () = attend.run(&journal, &controls) => {}
@@ -218,14 +237,8 @@ async fn serve(start: Start) -> Result<(), ServerError> {
     notify(&[sd_notify::NotifyState::Stopping]);
     health.draining();
     closing.cancel();
-    tasks.close();
-    let drained = timeout(settings.limits.drain_timeout, async {
-        tasks.wait().await;
-        let _ = accepting.await;
-    });
-    if drained.await.is_err() {
-        tracing::warn!("streams did not end in time: cut");
-    }
+    drain(settings.limits.drain_timeout, &tasks, accepting).await;
+    keeping.await?.save().await;
     collecting.await?;
     for task in [signing, publishing].into_iter().flatten() {
         task.await?;
@@ -234,6 +247,18 @@ async fn serve(start: Start) -> Result<(), ServerError> {
     let head = journal.head();
     own.note(Event::new("journal.stopped").body("the server stops").number("size", head.size)).await;
     Ok(())
+}
+
+/// Waits until all streams have ended, and the loop that accepts them, but no longer than this.
+async fn drain(within: Duration, tasks: &TaskTracker, accepting: JoinHandle<()>) {
+    tasks.close();
+    let drained = timeout(within, async {
+        tasks.wait().await;
+        let _ = accepting.await;
+    });
+    if drained.await.is_err() {
+        tracing::warn!("streams did not end in time: cut");
+    }
 }
 
 fn control(
@@ -345,6 +370,7 @@ struct Attend<'a> {
     clock: &'a Clock,
     own: &'a Own,
     identities: &'a Identities,
+    sources: &'a Sources,
 }
 
 impl Attend<'_> {
@@ -416,6 +442,7 @@ impl Attend<'_> {
         }
         self.known = known;
         self.identities.replace(&new);
+        self.sources.configure(&new);
         tracing::info!("sources, readers and tenants were read again; other changes need a restart");
     }
 }

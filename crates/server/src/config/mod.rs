@@ -185,8 +185,9 @@ pub struct TenantTable {
 pub struct SourceTable {
     /// Its name: no spaces, at most 128 bytes, not "journal". Its id follows from it, so a name is never given to another.
     pub name: String,
-    /// SHA-256 of its certificate (DER), 64 hexadecimal digits; colons are allowed.
-    pub fingerprint: String,
+    /// SHA-256 of its certificate (DER), 64 hexadecimal digits; colons are allowed. A list of up to 4 while certificates are
+    /// renewed: name the new one beside the old one, exchange it on the host, then take the old one out.
+    pub fingerprint: Fingerprints,
     /// Name of its class.
     pub class: String,
     /// The tenant whom its records concern unless they say otherwise.
@@ -195,6 +196,26 @@ pub struct SourceTable {
     /// For whom it may speak besides its home: `"none"`, `"all"`, or a list of names.
     #[serde(default)]
     pub speaks_for: SpeaksFor,
+}
+
+/// `fingerprint`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Fingerprints {
+    /// One certificate.
+    One(String),
+    /// Several, each as good as the others.
+    Several(Vec<String>),
+}
+
+impl Fingerprints {
+    /// As texts.
+    pub(crate) fn texts(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::Several(texts) => texts,
+        }
+    }
 }
 
 /// `speaks_for`
@@ -229,8 +250,8 @@ pub enum SpeaksForWord {
 pub struct ReaderTable {
     /// The person's name or account, as it will stand in the journal: no spaces, at most 128 bytes. One person, one reader.
     pub name: String,
-    /// SHA-256 of the certificate (DER), 64 hexadecimal digits; colons are allowed.
-    pub fingerprint: String,
+    /// SHA-256 of the certificate (DER), 64 hexadecimal digits; colons are allowed. A list of up to 4, as of a source.
+    pub fingerprint: Fingerprints,
     /// `operator`, `investigator` or `auditor`.
     pub role: RoleName,
 }

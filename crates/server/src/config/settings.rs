@@ -17,13 +17,15 @@ use sigillo_model::{
 };
 
 use super::{
-    CheckpointTable, ClassNames, ClassTable, Config, LimitsTable, LogTable, PROVIDER, ReaderTable, RoleName,
-    SourceTable, SpeaksFor, SpeaksForWord,
+    CheckpointTable, ClassNames, ClassTable, Config, Fingerprints, LimitsTable, LogTable, PROVIDER, ReaderTable,
+    RoleName, SourceTable, SpeaksFor, SpeaksForWord,
 };
 use crate::identity::Fingerprint;
 
 /// Most classes that may be configured.
 const CLASSES_MAX: usize = 256;
+/// Most certificates of one source or reader.
+const CERTIFICATES_MAX: usize = 4;
 
 /// A configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -148,8 +150,8 @@ pub struct SourceSettings {
     pub name: String,
     /// Its id.
     pub id: SourceId,
-    /// Its certificate.
-    pub fingerprint: Fingerprint,
+    /// Its certificates.
+    pub fingerprints: Vec<Fingerprint>,
     /// Its class.
     pub class: ClassId,
     /// Name of its class.
@@ -178,8 +180,8 @@ pub enum Grant {
 pub struct ReaderSettings {
     /// The person.
     pub name: String,
-    /// The certificate.
-    pub fingerprint: Fingerprint,
+    /// The certificates.
+    pub fingerprints: Vec<Fingerprint>,
     /// What it may do.
     pub role: Role,
 }
@@ -292,15 +294,23 @@ struct Seen {
 }
 
 impl Seen {
-    fn fingerprint(&mut self, place: &str, text: &str) -> Result<Fingerprint, ConfigError> {
+    fn fingerprints(&mut self, place: &str, given: &Fingerprints) -> Result<Vec<Fingerprint>, ConfigError> {
         let field = format!("{place} fingerprint");
+        let texts = given.texts();
+        if !(1..=CERTIFICATES_MAX).contains(&texts.len()) {
+            return Err(value(&field, &format!("give 1 to {CERTIFICATES_MAX} certificates")));
+        }
+        texts.iter().map(|text| self.fingerprint(place, &field, text)).collect()
+    }
+
+    fn fingerprint(&mut self, place: &str, field: &str, text: &str) -> Result<Fingerprint, ConfigError> {
         let fingerprint = Fingerprint::parse(text).ok_or_else(|| {
             let problem = "expected the SHA-256 of the certificate, 64 hexadecimal digits \
                            (openssl x509 -in FILE -noout -fingerprint -sha256)";
-            value(&field, &problem)
+            value(field, &problem)
         })?;
         match self.fingerprints.insert(fingerprint, place.to_owned()) {
-            Some(other) => Err(value(&field, &format!("this certificate is already that of {other}: one for each"))),
+            Some(other) => Err(value(field, &format!("this certificate is already that of {other}: one for each"))),
             None => Ok(fingerprint),
         }
     }
@@ -319,7 +329,7 @@ fn check_source(
     if !seen.sources.insert(source.name.clone()) {
         return Err(value(&format!("{place} name"), &format!("{:?} exists already", source.name)));
     }
-    let fingerprint = seen.fingerprint(place, &source.fingerprint)?;
+    let fingerprints = seen.fingerprints(place, &source.fingerprint)?;
     let Some((class, retention)) = classes.get(&source.class).copied() else {
         let known = classes.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let problem = format!("there is no class {:?}; there are {known}; add a [[class]]", source.class);
@@ -340,7 +350,7 @@ fn check_source(
     Ok(SourceSettings {
         id: SourceId::from_name(&source.name),
         name: source.name,
-        fingerprint,
+        fingerprints,
         class,
         class_name: source.class,
         retention,
@@ -354,13 +364,13 @@ fn check_reader(place: &str, reader: ReaderTable, seen: &mut Seen) -> Result<Rea
     if !seen.readers.insert(reader.name.clone()) {
         return Err(value(&format!("{place} name"), &format!("{:?} exists already", reader.name)));
     }
-    let fingerprint = seen.fingerprint(place, &reader.fingerprint)?;
+    let fingerprints = seen.fingerprints(place, &reader.fingerprint)?;
     let role = match reader.role {
         RoleName::Operator => Role::Operator,
         RoleName::Investigator => Role::Investigator,
         RoleName::Auditor => Role::Auditor,
     };
-    Ok(ReaderSettings { name: reader.name, fingerprint, role })
+    Ok(ReaderSettings { name: reader.name, fingerprints, role })
 }
 
 fn check_checkpoint(table: CheckpointTable, base: &Path) -> Result<CheckpointSettings, ConfigError> {
@@ -485,6 +495,14 @@ mod tests {
             (source('x', "name = \"a\"\nclass = \"service\""), "[[source]] 1 fingerprint: expected the SHA-256"),
             (format!("{a}{}", source('b', "name = \"a\"\nclass = \"panel\"")), "[[source]] 2 name: \"a\" exists"),
             (format!("{a}{}", source('a', "name = \"b\"\nclass = \"panel\"")), "already that of [[source]] 1"),
+            (
+                "[[reader]]\nname = \"r\"\nrole = \"auditor\"\nfingerprint = []".to_owned(),
+                "[[reader]] 1 fingerprint: give 1 to 4 certificates",
+            ),
+            (
+                format!("{a}[[reader]]\nname = \"r\"\nrole = \"auditor\"\nfingerprint = [\"{}\"]", "a".repeat(64)),
+                "[[reader]] 1 fingerprint: this certificate is already that of [[source]] 1",
+            ),
             (source('a', "name = \"a b\"\nclass = \"service\""), "[[source]] 1 name: a name has no spaces"),
         ];
         for (more, expected) in cases {

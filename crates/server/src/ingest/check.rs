@@ -13,7 +13,7 @@ use super::{
     shape,
     tenants::{Claims, Tenants},
 };
-use crate::config::SourceSettings;
+use crate::{config::SourceSettings, sources::Declared};
 
 /// Memory for inflating that a stream keeps between batches; what a larger batch needed is given back after it.
 const KEPT_BYTES: u32 = 1 << 20;
@@ -39,12 +39,18 @@ pub(crate) enum CheckError {
 pub(crate) struct Checker {
     inflater: Inflater,
     claims: Claims,
+    declared: Declared,
 }
 
 impl Checker {
     /// Forgets what was decided about tenants.
     pub(crate) fn forget(&mut self) {
         self.claims.forget();
+    }
+
+    /// What the records of the last batch declare about their sender.
+    pub(crate) fn declared(&self) -> Declared {
+        self.declared
     }
 
     /// Makes a batch into a submission, or says why it can't be one.
@@ -74,8 +80,11 @@ impl Checker {
         let mut commitments = Vec::with_capacity(block.count() as usize);
         let mut runs: Vec<TenantRun> = Vec::with_capacity(1);
         let mut last: Option<&[u8]> = None;
+        self.declared = Declared::default();
         for ((number, index), record) in (0_u32..).zip(0_usize..).zip(block.records()) {
-            let claim = shape::check(record).map_err(|error| CheckError::Record { index, error })?;
+            let outside = shape::check(record).map_err(|error| CheckError::Record { index, error })?;
+            self.declared.note(outside.event_name, record);
+            let claim = outside.tenant;
             commitments.push(committer.commit(&batch.secret, number, record));
             if let (true, Some(run)) = (last == Some(claim), runs.last_mut()) {
                 run.records += 1;

@@ -14,19 +14,31 @@ use sigillo_model::{
 };
 use sigillo_proto::record::LimitError;
 
-/// Checks the limits of a record, and returns the name of the tenant that it claims; empty = none that can be read.
-pub(crate) fn check(record: RecordRef<'_>) -> Result<&[u8], LimitError> {
-    let mut claim: &[u8] = &[];
+/// What a record says on its outside; empty = nothing that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Outside<'a> {
+    /// The name of the tenant that it claims.
+    pub(crate) tenant: &'a [u8],
+    /// What kind of event it is.
+    pub(crate) event_name: &'a [u8],
+}
+
+/// Checks the limits of a record, and returns what it says on its outside.
+pub(crate) fn check(record: RecordRef<'_>) -> Result<Outside<'_>, LimitError> {
+    let mut outside = Outside::default();
     if let Some(core) = record.core {
         each_field(core, |tag, bytes| {
             let field = match tag {
                 4 => "severity_text",
-                5 => "event_name",
+                5 => {
+                    outside.event_name = bytes;
+                    "event_name"
+                }
                 6 => "action",
                 7 => return check_texts(bytes, ["target.type", "target.id"]),
                 9 => "host",
                 10 => {
-                    claim = bytes;
+                    outside.tenant = bytes;
                     "tenant"
                 }
                 11 => "trace_id",
@@ -55,7 +67,7 @@ pub(crate) fn check(record: RecordRef<'_>) -> Result<&[u8], LimitError> {
             _ => Ok(()),
         })?;
     }
-    Ok(claim)
+    Ok(outside)
 }
 
 /// A message whose fields 1 and 2 are short texts.
@@ -180,6 +192,7 @@ mod tests {
             Fields {
                 core: Some(v1::CorePart {
                     event_time_unix_nano: 7,
+                    event_name: host.chars().skip(1).collect(),
                     host,
                     tenant,
                     target: Some(v1::Target { r#type: "t".into(), id: target }),
@@ -203,9 +216,10 @@ mod tests {
             let record = fields.encode();
             // The order of complaints may differ, not whether there is one.
             prop_assert_eq!(check(record.as_ref()).is_ok(), fields.check_limits().is_ok());
-            if let Ok(claim) = check(record.as_ref()) {
+            if let Ok(outside) = check(record.as_ref()) {
                 let core = fields.core.unwrap();
-                prop_assert_eq!(claim, core.tenant.as_bytes());
+                let said = Outside { tenant: core.tenant.as_bytes(), event_name: core.event_name.as_bytes() };
+                prop_assert_eq!(outside, said);
             }
         }
 
@@ -246,6 +260,6 @@ mod tests {
         let host = bytes.iter().position(|byte| *byte == b'h').unwrap();
         bytes[host] = 0xff;
         let record = Record { core: Some(bytes.into()), ..Record::default() };
-        assert_eq!(check(record.as_ref()), Ok(b"acme".as_slice()));
+        assert_eq!(check(record.as_ref()), Ok(Outside { tenant: b"acme", event_name: b"" }));
     }
 }

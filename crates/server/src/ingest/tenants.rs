@@ -129,7 +129,7 @@ mod tests {
         SourceSettings {
             name: "s".into(),
             id: SourceId::from_name("s"),
-            fingerprint: Fingerprint::of(b""),
+            fingerprints: vec![Fingerprint::of(b"")],
             class: ClassId::new(3),
             class_name: "service".into(),
             retention: RetentionId::new(3),

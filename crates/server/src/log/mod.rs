@@ -26,6 +26,7 @@ use sigillo_model::{
 pub(crate) use publish::serve as publish;
 pub(crate) use resources::Resources;
 pub(crate) use service::LogService;
+pub(crate) use signed::write as replace;
 pub(crate) use state::{Log, Published};
 
 use crate::{

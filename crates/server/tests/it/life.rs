@@ -4,10 +4,6 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use sigillo_proto::v1::append_response::Message as Answer;
 use sigillo_server::{clock::Clock, config::ClassTable, dev};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
 use crate::support::{Chain, Fixture, attribute, body, configure, connect, line};
 
@@ -85,16 +81,9 @@ async fn certificates_are_read_again() {
 async fn metrics_are_served_and_nothing_else() {
     let server = Fixture::start().await;
     server.append("agent").await.receipt(Chain::new("dev-agent").seal(&[line("counted")])).await;
-    let get = async |path: &str| {
-        let mut stream = TcpStream::connect(server.metrics).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        text
-    };
-    let metrics = get("/metrics").await;
+    let metrics = server.scrape("/metrics").await;
     assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("sigillo_ingest_records_total"), "{metrics}");
-    assert!(get("/").await.starts_with("HTTP/1.1 404"));
+    assert!(server.scrape("/").await.starts_with("HTTP/1.1 404"));
     server.stop().await;
 }
 

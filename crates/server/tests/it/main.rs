@@ -9,5 +9,6 @@ mod log;
 mod publish;
 mod reads;
 mod receipts;
+mod sources;
 mod support;
 mod witness;

@@ -20,7 +20,7 @@ use sigillo_proto::{
     v1::{
         self, AppendRequest, AppendResponse, append_request::Message as Request, append_response::Message as Answer,
         audit_client::AuditClient, ingest_client::IngestClient, log_client::LogClient, query_client::QueryClient,
-        search_response,
+        search_response, sources_client::SourcesClient,
     },
 };
 use sigillo_server::{
@@ -137,6 +137,21 @@ impl Fixture {
 
     pub(crate) async fn log(&self) -> LogClient<Channel> {
         LogClient::new(self.channel("reader").await)
+    }
+
+    /// How the sources stand, by name.
+    pub(crate) async fn sources(&self) -> Vec<v1::SourceStatus> {
+        let mut client = SourcesClient::new(self.channel("reader").await);
+        client.list(v1::ListSourcesRequest::default()).await.unwrap().into_inner().sources
+    }
+
+    /// What is served as metrics.
+    pub(crate) async fn scrape(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.metrics).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
     }
 
     /// Gets a published resource: status, head and body.

@@ -123,6 +123,9 @@ impl Acker {
         if receipt.first.get() == 0 && !receipt.repeated {
             self.shared.own.note(self.epoch_opened(receipt)).await;
         }
+        if !receipt.repeated {
+            self.shared.sources.declares(self.source.id, batch.declared);
+        }
         metrics::histogram!("sigillo_ack_seconds").record(batch.arrived.elapsed().as_secs_f64());
         self.answers.send(Answer::Ack(ack(&answer))).await
     }
@@ -174,7 +177,7 @@ impl Acker {
             Refusal::Invalid(problem) => return self.shared.invalid(&self.source, problem, epoch, first).await,
         };
         let (expected_epoch, expected_sequence) = (expected_epoch.get(), expected.get());
-        metrics::counter!("sigillo_ingest_refusals_total", "kind" => kind.as_str_name()).increment(1);
+        self.shared.sources.refused(self.source.id, kind);
         tracing::warn!(kind = kind.as_str_name(), %epoch, %first, expected_epoch, expected_sequence, "a batch is refused");
         if kind == RefusalKind::Fork {
             let event = Event::new("source.fork")

@@ -30,6 +30,7 @@ use crate::{
     ingest::pace::Pace,
     log::Resources,
     own::{Event, Own},
+    sources::{Declared, Sources},
 };
 use acker::{Acker, Answers};
 use receiver::Receiver;
@@ -75,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Checkpoints, and proofs between them.
     pub(crate) log: Resources,
+    /// How each source stands.
+    pub(crate) sources: Arc<Sources>,
     /// Those that are open.
     pub(crate) streams: Streams,
 }
@@ -128,6 +131,7 @@ struct InFlight {
     first: SourceSeq,
     hash: BatchHash,
     arrived: Instant,
+    declared: Declared,
     /// Of the stream's credit. Given back once the acknowledgement is on its way.
     _credit: OwnedSemaphorePermit,
 }
@@ -149,7 +153,7 @@ impl From<Status> for Stop {
 impl Shared {
     /// What a sender is told of a batch that can't be taken. The sender sets it aside, so the journal says that it did.
     async fn invalid(&self, source: &SourceSettings, message: String, epoch: Epoch, first: SourceSeq) -> Stop {
-        metrics::counter!("sigillo_ingest_refusals_total", "kind" => RefusalKind::Invalid.as_str_name()).increment(1);
+        self.sources.refused(source.id, RefusalKind::Invalid);
         tracing::warn!(%epoch, %first, message, "a batch is invalid");
         let event = Event::new("source.refused")
             .warning()

@@ -19,7 +19,7 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use super::{InFlight, Item, Shared, Stop, news, streams::Slot, wait};
-use crate::{config::SourceSettings, identity::Peer, ingest::check::Checker};
+use crate::{config::SourceSettings, identity::Peer, ingest::check::Checker, sources::Presence};
 
 /// Version of the protocol.
 const PROTOCOL: u32 = 1;
@@ -44,6 +44,8 @@ pub(super) struct Receiver {
     credit: Arc<Semaphore>,
     checker: Checker,
     slot: Slot,
+    /// The source's place in the register, from the welcome on.
+    presence: Option<Presence>,
 }
 
 impl Receiver {
@@ -56,7 +58,8 @@ impl Receiver {
         slot: Slot,
     ) -> Self {
         let credit = Arc::new(Semaphore::new(shared.limits.credit_bytes));
-        Self { shared, peer, source, requests, queue, credit, checker: Checker::default(), slot }
+        let checker = Checker::default();
+        Self { shared, peer, source, requests, queue, credit, checker, slot, presence: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -86,6 +89,7 @@ impl Receiver {
                 Request::Heartbeat(heartbeat) => self.heartbeat(&heartbeat),
                 Request::Goodbye(goodbye) => {
                     tracing::info!(reason = ?cut(&goodbye.reason), "the source stops on purpose");
+                    self.presence.iter().for_each(|presence| presence.goodbye(&goodbye.reason));
                 }
                 Request::HeadKey(_) | Request::Head(_) => {
                     return Err(Status::unimplemented("this server does not take signed heads").into());
@@ -98,6 +102,17 @@ impl Receiver {
 
     /// The next message; `None` at the end, also when the connection is to be closed.
     async fn next(&mut self) -> Result<Option<Request>, Stop> {
+        self.presence.iter_mut().for_each(Presence::waits);
+        let message = self.message().await?;
+        // Whoever may send no more is not heard either, be it only with heartbeats.
+        if message.is_some() && self.presence.is_some() {
+            self.check_standing()?;
+            self.presence.iter_mut().for_each(Presence::takes);
+        }
+        Ok(message)
+    }
+
+    async fn message(&mut self) -> Result<Option<Request>, Stop> {
         let message = tokio::select! {
             biased;
             () = self.peer.closing.cancelled() => {
@@ -124,7 +139,7 @@ impl Receiver {
         }
     }
 
-    async fn hello(&self, hello: &v1::Hello) -> Result<(), Stop> {
+    async fn hello(&mut self, hello: &v1::Hello) -> Result<(), Stop> {
         if hello.protocol != PROTOCOL {
             let message = format!("protocol {} is not known, this server speaks {PROTOCOL}", hello.protocol);
             return Err(Status::failed_precondition(message).into());
@@ -159,12 +174,13 @@ impl Receiver {
         };
         let agent: String = hello.agent.chars().take(128).collect();
         tracing::info!(agent = ?agent, epoch = hello.epoch, next = hello.next_sequence, "a source says hello");
-        self.hand_on(Item::Welcome(Box::new(welcome), told)).await
+        self.hand_on(Item::Welcome(Box::new(welcome), told)).await?;
+        self.presence = Some(self.shared.sources.welcome(self.source.id, hello));
+        Ok(())
     }
 
     async fn batch(&mut self, message: v1::Batch) -> Result<(), Stop> {
         let arrived = Instant::now();
-        self.check_standing()?;
         let received = self.shared.clock.now().map_err(|stepped| wait(&stepped))?;
         let (epoch, first) = (Epoch::new(message.epoch), SourceSeq::new(message.first));
         // Before room is asked for: what the sender states decides how much of what all share.
@@ -179,6 +195,7 @@ impl Receiver {
             Ok(submission) => submission,
             Err(problem) => return Err(self.shared.invalid(&self.source, problem, epoch, first).await),
         };
+        let declared = self.checker.declared();
         let (hash, count) = (submission.batch.hash, submission.batch.count);
         let pending = self.shared.journal.enqueue(submission).await.map_err(|error| self.shared.failed(&error))?;
         // From here on the journal's own queue bounds the bytes. What all share must not wait for this sender to take answers.
@@ -186,7 +203,16 @@ impl Receiver {
         metrics::counter!("sigillo_ingest_batches_total").increment(1);
         metrics::counter!("sigillo_ingest_records_total").increment(u64::from(count));
         metrics::counter!("sigillo_ingest_raw_bytes_total").increment(raw_bytes);
-        self.hand_on(Item::Batch(Box::new(InFlight { pending, epoch, first, hash, arrived, _credit: credit }))).await
+        self.hand_on(Item::Batch(Box::new(InFlight {
+            pending,
+            epoch,
+            first,
+            hash,
+            arrived,
+            declared,
+            _credit: credit,
+        })))
+        .await
     }
 
     /// Makes a batch into a submission, or says what is wrong with it.
@@ -213,8 +239,7 @@ impl Receiver {
     }
 
     fn heartbeat(&self, heartbeat: &v1::Heartbeat) {
-        let waiting = u32::try_from(heartbeat.waiting_records).unwrap_or(u32::MAX);
-        metrics::gauge!("sigillo_source_waiting_records", "source" => self.source.name.clone()).set(waiting);
+        self.presence.iter().for_each(|presence| presence.heartbeat(heartbeat));
     }
 
     async fn hand_on(&self, item: Item) -> Result<(), Stop> {
