@@ -14,7 +14,7 @@ use crate::{
     block::{self, Block, BlockBuilder, BlockError, Inflater},
     commitment::Committer,
     hash,
-    ids::{BatchHash, BatchSecret, Commitment, Epoch, Origin, SourceId, SourceSeq},
+    ids::{BatchHash, BatchSecret, Commitment, Epoch, NodeHash, Origin, SourceId, SourceSeq},
     tree::{self, RootBuilder},
 };
 
@@ -89,6 +89,18 @@ pub fn batch_hash(
     }
     // A block holds at most BATCH_MAX_RECORDS.
     let count = u32::try_from(commitments.len()).unwrap_or(u32::MAX);
+    batch_hash_of_root(previous, source, epoch, first, count, &root.root())
+}
+
+/// Value after a batch of `count` records whose commitments have this root.
+pub fn batch_hash_of_root(
+    previous: &BatchHash,
+    source: SourceId,
+    epoch: Epoch,
+    first: SourceSeq,
+    count: u32,
+    root: &NodeHash,
+) -> BatchHash {
     let mut hasher = hash::BATCH.hasher();
     hasher
         .update(previous.as_bytes())
@@ -96,7 +108,7 @@ pub fn batch_hash(
         .update(&epoch.get().to_be_bytes())
         .update(&first.get().to_be_bytes())
         .update(&count.to_be_bytes())
-        .update(root.root().as_bytes());
+        .update(root.as_bytes());
     BatchHash::new(*hasher.finalize().as_bytes())
 }
 

@@ -5,6 +5,7 @@
 
 mod about;
 mod gone;
+mod heads;
 mod record;
 mod report;
 mod run;
@@ -15,6 +16,7 @@ mod verify;
 mod write;
 
 pub use about::{About, Attachment, NAME_MAX_BYTES, Tools, is_attachment_name, peek_origin};
+pub use heads::{BatchProof, HeadFault, HeadProof, HeadVerdict, Stated};
 pub use record::{PartBody, RecordBody, RecordView};
 pub use report::{Checkpointed, Completeness, Existed, Finding, Hidden, NotShown, Removed, Report, RunVerdict, Signed};
 pub use run::{CounterProof, Run, RunFault};

@@ -21,9 +21,11 @@ MAGIC = b"sigillo evidence v1\n"
 # Kind: bytes at most, sections at most.
 KINDS = {
     1: (128 << 10, 1), 2: (1 << 20, 1), 3: (64 << 10, 64), 4: (64 << 10, 1), 5: (72 << 10, 1024), 6: (1 << 10, 16),
-    7: (4 << 20, 1 << 62), 8: (8 << 10, 1), 9: (8 << 10, 16), 10: (64 << 10, 64), 11: (1 << 20, 64), 12: (1 << 20, 64),
+    7: (4 << 20, 1 << 62), 8: (8 << 10, 1), 9: (8 << 10, 16), 10: (64 << 10, 64), 11: (1 << 20, 4096), 12: (1 << 20, 64),
     13: (64, 1), 14: (64 << 10, 1),
 }
+# In this order they stand in a file.
+ORDER = [1, 2, 3, 4, 5, 6, 11, 7, 8, 9, 10, 12, 13, 14]
 AUDITOR = b"\xffsigillo auditor v1"
 TIMED = {b"\x04": b"cosignature/v1\n", AUDITOR: b"sigillo auditor v1\n"}
 
@@ -166,6 +168,7 @@ class Verifier:
         self.stack, self.at, self.next, self.first, self.chain, self.time = [], 0, 0, None, None, 0
         self.records = self.withheld = 0
         self.counters = None
+        self.heads, self.said = [], {}
 
     # The container
 
@@ -178,19 +181,21 @@ class Verifier:
         magic = self.file.read(len(MAGIC))
         check(magic == MAGIC, "not an evidence file of version 1")
         self.cover(magic)
-        last, count = 0, 0
-        while last != 14:
+        last, count, kind = -1, 0, 0
+        while kind != 14:
             header = self.read(5)
             kind, length = struct.unpack(">BI", header)
-            check(kind in KINDS and kind >= last, "a section may not stand here: %d" % kind)
-            check(not any(KINDS[one][1] == 1 for one in range(last + 1, kind)), "a section is missing")
-            count = count + 1 if kind == last else 1
+            check(kind in KINDS, "a section of an unknown kind: %d" % kind)
+            place = ORDER.index(kind)
+            check(place >= last, "a section may not stand here: %d" % kind)
+            check(not any(KINDS[one][1] == 1 for one in ORDER[last + 1 : place]), "a section is missing")
+            count = count + 1 if place == last else 1
             check(length <= KINDS[kind][0] and count <= KINDS[kind][1], "a section is too long, or one too many")
             payload = self.read(length)
             if kind != 14:
                 self.cover(header + payload)
             getattr(self, "section_%d" % kind)(payload)
-            last = kind
+            last = place
         check(self.file.read(1) == b"", "bytes follow the end")
         return self.report()
 
@@ -214,7 +219,64 @@ class Verifier:
     def section_2(self, payload):
         pass
 
-    section_11 = section_12 = lambda self, payload: self.section_10(payload)
+    section_12 = lambda self, payload: self.section_10(payload)
+
+    # What the sources have signed
+
+    def section_11(self, payload):
+        fields = Bytes(payload)
+        head_at, head = fields.number(8), fields.take(fields.number(2))
+        named_at, named = fields.number(8), fields.take(fields.number(2))
+        first, previous, batches = fields.number(8), fields.take(32), []
+        for _ in range(fields.number(4)):
+            count, form = fields.number(4), fields.number(1)
+            check(0 < count <= 16384 and form in (0, 1), "a batch is laid out wrongly")
+            batches.append((count, [fields.take(32) for _ in range(fields.number(2))] if form else fields.take(32)))
+        fields.end()
+        said, before = read_head(head), read_head(named)
+        if before is None:
+            start, origin, source, key, end = named.decode().split("\n")
+            check((start, end) == ("sigillo source key v1", ""), "nothing names the key of a head")
+            before = {"origin": origin, "source": source, "time": 0, "next_key": base64.b64decode(key, validate=True)}
+        check(said is not None and said["time"] > before["time"] and named_at < head_at, "a head is out of order")
+        check((said["origin"], said["source"]) == (self.origin, before["source"]), "a head is of another source")
+        check(before["origin"] == self.origin, "a head is of another journal")
+        text, signatures = parse_note(head)
+        name = "head-" + said["source"]
+        key_id = sha256(name.encode(), b"\n\1", before["next_key"])[:4]
+        check(len(signatures) == 1 and signatures[0][:2] == (name, key_id), "a head that another key has signed")
+        try:
+            nacl.signing.VerifyKey(before["next_key"]).verify(text, signatures[0][2])
+        except nacl.exceptions.BadSignatureError:
+            raise Altered("the signature under a head does not hold")
+        identity = (bytes.fromhex(said["source"]), said["epoch"])
+        rest = [one for one in self.heads if one["id"] == identity]
+        check(first < said["next"] and (not rest or first >= rest[-1]["next"]), "heads are out of order")
+        self.heads.append({"id": identity, "first": first, "previous": previous, "batches": batches, "next": said["next"],
+                           "hash": said["hash"], "stated": {head_at: head, named_at: named}, "shown": {}})
+
+    def follow(self, identity, number, commitment):
+        for head in self.heads:
+            if head["id"] == identity and head["first"] <= number < head["next"]:
+                head["shown"][number] = leaf(commitment)
+
+    def signed(self, head):
+        """None, or why the records do not lead to the head."""
+        missing = [at for at, text in head["stated"].items() if self.said.get(at) != text]
+        if missing:
+            return "record %d does not say what it should" % missing[0]
+        at, value = head["first"], head["previous"]
+        for count, given in head["batches"]:
+            shown = {number - at: value for number, value in head["shown"].items() if at <= number < at + count}
+            if isinstance(given, bytes) == bool(shown):
+                return "a batch is proved in the wrong way"
+            root, rest = (given, []) if isinstance(given, bytes) else shared_root(0, count, shown, given)
+            if rest or root is None:
+                return "a batch has not as many hashes as needed"
+            source, epoch = head["id"]
+            value = derive("batch", value, source, struct.pack(">QQI", epoch, at, count), root)
+            at += count
+        return None if (at, value) == (head["next"], head["hash"]) else "the records do not lead to a head"
 
     def section_13(self, payload):
         check(len(payload) == 64, "the tools are laid out wrongly")
@@ -320,7 +382,7 @@ class Verifier:
 
     def record(self, fields):
         envelope = fields.take(88)
-        (version, flags, klass, _, zero, sequence, time, source, _, _, source_count, tenant, tenant_count) = struct.unpack(
+        (version, flags, klass, _, zero, sequence, time, source, epoch, number, source_count, tenant, tenant_count) = struct.unpack(
             ">BBHHHQQ16sQQQ16sQ", envelope)
         check(version == 1 and flags < 8 and zero == 0, "not an envelope")
         check(sequence == self.next < self.size and time >= self.time, "a record out of order")
@@ -352,7 +414,10 @@ class Verifier:
         for run in self.runs:
             if run["id"] == (source, tenant)[run["kind"] - 1]:
                 self.count(run, (source_count, tenant_count)[run["kind"] - 1])
+        self.follow((source, epoch), number, commitment)
         own = klass == 0 and source == derive("source id", b"journal")[:16]
+        if own and content is not None and any(sequence in head["stated"] for head in self.heads):
+            self.said[sequence] = original(content)
         if own and content is not None and sequence == self.size - 1:
             self.counters = original(content)
 
@@ -455,8 +520,32 @@ class Verifier:
             "origin": self.origin, "size": self.size, "root": self.root.hex(), "records": self.records,
             "commitments_only": self.withheld, "quorum": self.quorum, "existed_by": existed, "runs": runs,
             "exporters": self.exporters, "who": self.who, "why": self.why, "query": self.query,
-            "findings": [run["fault"] for run in self.runs if run["fault"]],
+            "signed": [len(head["shown"]) for head in self.heads],
+            "findings": [run["fault"] for run in self.runs if run["fault"]] + [text for text in map(self.signed, self.heads) if text],
         }
+
+
+def read_head(note):
+    """What a source's head says; None if it is something else."""
+    if not note.startswith(b"sigillo head v1\n"):
+        return None
+    _, origin, source, place, value, time, _, key, end = parse_note(note)[0].decode().split("\n")
+    epoch, following = place.split(" ")
+    check(end == "", "a head is laid out wrongly")
+    return {"origin": origin, "source": source, "epoch": int(epoch), "next": int(following), "hash": bytes.fromhex(value),
+            "time": int(time), "next_key": base64.b64decode(key, validate=True)}
+
+
+def shared_root(start, end, shown, hashes):
+    """The root over the leaves from start to end, and the hashes that are left."""
+    if not any(start <= place < end for place in shown):
+        return (hashes[0], hashes[1:]) if hashes else (None, [])
+    if end - start == 1:
+        return shown[start], hashes
+    middle = start + (1 << ((end - start - 1).bit_length() - 1))
+    left, hashes = shared_root(start, middle, shown, hashes)
+    right, hashes = shared_root(middle, end, shown, hashes)
+    return (None, []) if left is None or right is None else (node(left, right), hashes)
 
 
 def included(value, index, size, siblings, root):

@@ -113,7 +113,7 @@ impl Tools {
 /// Something with a name beside the records: `u8 bytes, name; then its bytes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
-    /// What it is: [`Kind::Token`], [`Kind::Head`] or [`Kind::Register`].
+    /// What it is: [`Kind::Token`] or [`Kind::Register`].
     pub kind: Kind,
     /// A file name: see [`is_attachment_name`].
     pub name: String,

@@ -2,6 +2,7 @@
 
 use super::{
     about::{About, Attachment, Tools},
+    heads::{HeadFault, HeadVerdict},
     run::{Run, RunFault},
     seal::SealError,
     section::Kind,
@@ -142,6 +143,14 @@ pub enum Finding {
         run: usize,
         /// Why not.
         fault: RunFault,
+    },
+    /// A head of a source that does not hold, or does not cover what it should.
+    #[error("the signed head {index}: {fault}")]
+    Head {
+        /// Its place, from 0.
+        index: usize,
+        /// What is wrong.
+        fault: HeadFault,
     },
     /// A time-stamp token that does not hold; with its name and the reason.
     #[error("the time-stamp token {name}: {reason}")]
@@ -290,11 +299,13 @@ pub struct Report {
     pub existed_by: Vec<Existed>,
     /// Runs that the file claims to hold whole.
     pub runs: Vec<RunVerdict>,
+    /// Heads that the sources have signed over records of the file.
+    pub heads: Vec<HeadVerdict>,
     /// What is gone from the journal.
     pub removed: Vec<Removed>,
     /// What is not shown.
     pub hidden: Hidden,
-    /// Time-stamp tokens and reserved attachments, unchecked.
+    /// Time-stamp tokens and what is reserved, unchecked.
     pub attachments: Vec<Attachment>,
     /// SHA-256 of each checkpoint's note, with its size: what tokens are over.
     pub notes: Vec<(u64, [u8; 32])>,
@@ -304,7 +315,7 @@ pub struct Report {
     pub exporters: Vec<String>,
     /// Names of keys that have signed the file and are not in the trust file. Proves nothing.
     pub strangers: Vec<String>,
-    /// What does not hold though all records are proved: claimed runs.
+    /// What does not hold though all records are proved: claimed runs and heads.
     pub findings: Vec<Finding>,
 }
 

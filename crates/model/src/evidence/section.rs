@@ -12,8 +12,8 @@ pub const MAGIC: &[u8] = b"sigillo evidence v1\n";
 /// Bytes of what stands before a section.
 pub const HEADER_BYTES: usize = 5;
 
-/// What a section holds. In the order in which sections stand in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What a section holds. [`Kind::ALL`] has them in the order in which they stand in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
     /// Origin, query, who exported, why, when.
@@ -36,7 +36,7 @@ pub enum Kind {
     Counters = 9,
     /// A time-stamp token over a checkpoint's note.
     Token = 10,
-    /// Reserved for the signed heads of agents.
+    /// What leads from records to a head that their source has signed. Stands before the records.
     Head = 11,
     /// Reserved for the records that say what sources and tenants are.
     Register = 12,
@@ -55,11 +55,11 @@ impl Kind {
         Self::Checkpoint,
         Self::Earlier,
         Self::Run,
+        Self::Head,
         Self::Records,
         Self::Edge,
         Self::Counters,
         Self::Token,
-        Self::Head,
         Self::Register,
         Self::Tools,
         Self::End,
@@ -68,6 +68,11 @@ impl Kind {
     /// The kind of this number.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    /// Its place in the order of sections.
+    fn place(self) -> usize {
+        Self::ALL.into_iter().position(|kind| kind == self).unwrap_or(Self::ALL.len())
     }
 
     /// Its name in messages.
@@ -108,7 +113,8 @@ impl Kind {
     pub const fn max_count(self) -> u64 {
         match self {
             Self::About | Self::Trust | Self::Checkpoint | Self::Edge | Self::Tools | Self::End => 1,
-            Self::Rotation | Self::Token | Self::Head | Self::Register => 64,
+            Self::Rotation | Self::Token | Self::Register => 64,
+            Self::Head => 4_096,
             Self::Earlier => 1_024,
             Self::Run | Self::Counters => 16,
             Self::Records => u64::MAX,
@@ -164,12 +170,14 @@ impl Order {
             Some(last) if last == kind => {
                 self.count = self.count.saturating_add(1);
             }
-            Some(last) if last > kind => return Err(misplaced),
+            Some(last) if last.place() > kind.place() => return Err(misplaced),
             _ => self.count = 1,
         }
         // Kinds of which each file has exactly one: none of them may be stepped over.
-        let skipped =
-            |between: Kind| between.max_count() == 1 && between < kind && self.last.is_none_or(|last| last < between);
+        let before = |first: Kind, second: Kind| first.place() < second.place();
+        let skipped = |between: Kind| {
+            between.max_count() == 1 && before(between, kind) && self.last.is_none_or(|last| before(last, between))
+        };
         if self.count > kind.max_count() || Kind::ALL.into_iter().any(skipped) {
             return Err(misplaced);
         }
@@ -181,7 +189,7 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::{
-        Kind::{About, Checkpoint, Earlier, Edge, End, Records, Rotation, Token, Tools, Trust},
+        Kind::{About, Checkpoint, Earlier, Edge, End, Head, Records, Rotation, Run, Token, Tools, Trust},
         *,
     };
 
@@ -214,6 +222,8 @@ mod tests {
         assert!(!takes(&[About, Trust, Checkpoint, Records, Earlier]));
         assert!(!takes(&[About, Trust, Checkpoint, Records, Edge, End]));
         assert!(!takes(&[About, Trust, Checkpoint, Records, Edge, Tools, End, End]));
+        assert!(takes(&[About, Trust, Checkpoint, Run, Head, Head, Records, Edge, Tools, End]));
+        assert!(!takes(&[About, Trust, Checkpoint, Records, Head, Edge, Tools, End]));
         let mut many = vec![About, Trust];
         many.extend([Rotation; 65]);
         assert!(!takes(&many));

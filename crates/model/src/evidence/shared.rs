@@ -76,6 +76,11 @@ impl SharedRoot {
         Self { size, at: 0, stack: Vec::new() }
     }
 
+    /// Leaves of the tree.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// The leaf that comes next.
     pub fn at(&self) -> u64 {
         self.at

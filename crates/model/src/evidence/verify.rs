@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{
     about::{About, Attachment, Tools},
     gone::Gone,
+    heads::Heads,
     record::{RecordBody, RecordView},
     report::{
         Checkpointed, Completeness, EarlierFault, Existed, Finding, Hidden, NotShown, Report, RunVerdict, Signed,
@@ -125,10 +126,14 @@ impl Verifier {
             Kind::Checkpoint => self.checkpoint(payload)?,
             Kind::Earlier => self.earlier(payload)?,
             Kind::Run => self.run(Run::parse(payload)?)?,
+            Kind::Head => {
+                let origin = &self.about.as_ref().ok_or(Finding::Truncated)?.origin;
+                self.records.heads.add(payload, origin)?;
+            }
             Kind::Records => self.records.section(payload, watch)?,
             Kind::Edge => self.root = Some(self.records.edge(payload, watch)?),
             Kind::Counters => self.counters.push(CounterProof::parse(payload)?),
-            Kind::Token | Kind::Head | Kind::Register => self.attachment(Attachment::parse(header.kind, payload)?)?,
+            Kind::Token | Kind::Register => self.attachment(Attachment::parse(header.kind, payload)?)?,
             Kind::Tools => self.tools = Tools::parse(payload)?,
             Kind::End => {
                 let origin = &self.known_about()?.origin;
@@ -168,7 +173,10 @@ impl Verifier {
             Completeness::NotShownComplete(NotShown::Fault(fault)) => Some(Finding::Run { run, fault }),
             _ => None,
         });
-        let findings = findings.collect();
+        let heads = self.records.heads.finish();
+        let faults = heads.iter().enumerate();
+        let faults = faults.filter_map(|(index, head)| Some(Finding::Head { index, fault: head.fault.clone()? }));
+        let findings = findings.chain(faults).collect();
         let mut existed_by = self.earlier;
         existed_by.extend(checkpoint.quorum_time.map(|time| Existed { size: checkpoint.size, time }));
         // What existed by a time with more records existed by then with fewer.
@@ -186,6 +194,7 @@ impl Verifier {
             checkpoint,
             existed_by,
             runs,
+            heads,
             removed: self.records.gone.finish(),
             hidden: self.records.hidden,
             attachments: self.attachments,
@@ -309,6 +318,7 @@ struct Records {
     officers: Vec<VerifierKey>,
     tallies: Vec<Tally>,
     gone: Gone,
+    heads: Heads,
     counters: Option<Counters>,
     hidden: Hidden,
     chain: ChainHash,
@@ -332,6 +342,7 @@ impl Default for Records {
             own_source: statement::journal_source(),
             tallies: Vec::new(),
             gone: Gone::default(),
+            heads: Heads::default(),
             counters: None,
             hidden: Hidden::default(),
             chain: ChainHash::new([0; 32]),
@@ -400,6 +411,7 @@ impl Records {
         self.next += 1;
         self.count += 1;
         self.tallies.iter_mut().try_for_each(|tally| tally.step(envelope))?;
+        self.heads.record(envelope, &commitment);
         self.count_hidden(record)?;
         if envelope.class == Class::Journal.id() && envelope.source == self.own_source {
             self.statement(record)?;
@@ -431,6 +443,7 @@ impl Records {
         if record.envelope.seq.get() + 1 == self.size {
             self.counters = std::str::from_utf8(text).ok().and_then(|text| Counters::parse(text, origin).ok());
         }
+        self.heads.statement(record.envelope.seq.get(), text);
         self.gone.statement(text, origin, &record.envelope, &self.officers)
     }
 

@@ -2,6 +2,7 @@
 
 use super::{
     about::{About, Attachment, Tools},
+    heads::HeadProof,
     record::RecordView,
     run::{CounterProof, Run},
     section::{Header, Kind, MAGIC, Order},
@@ -77,6 +78,11 @@ impl Writer {
     /// Claims a run.
     pub fn run(&mut self, run: &Run) -> Result<(), WriteError> {
         self.section(Kind::Run, &run.encode()?)
+    }
+
+    /// Brings what leads from records of a source to a head that it has signed. Ascending within a source's epoch.
+    pub fn head(&mut self, proof: &HeadProof) -> Result<(), WriteError> {
+        self.section(Kind::Head, &proof.encode()?)
     }
 
     /// Begins a stretch of consecutive records at sequence `first`: the chain value before it, and the hashes of the gap between

@@ -8,7 +8,9 @@ use sigillo_model::{
     class::Class,
     commitment::Committer,
     envelope::{Envelope, Flags},
-    evidence::{About, CounterProof, PartBody, RecordBody, RecordView, Run, Seal, Tools, Writer, gap_hashes},
+    evidence::{
+        About, CounterProof, HeadProof, PartBody, RecordBody, RecordView, Run, Seal, Tools, Writer, gap_hashes,
+    },
     ids::{
         BatchSecret, ChainHash, Commitment, Count, Epoch, NodeHash, Origin, ReceiptTime, Seq, SourceId, SourceSeq,
         TenantId,
@@ -255,6 +257,7 @@ pub(crate) struct Case<'a> {
     pub(crate) note: Vec<u8>,
     pub(crate) earlier: Vec<(u64, Vec<u8>)>,
     pub(crate) runs: Vec<Run>,
+    pub(crate) heads: Vec<HeadProof>,
     pub(crate) stretches: Vec<Range<u64>>,
     pub(crate) view: Box<dyn Fn(&'a Record) -> RecordView<'a> + 'a>,
     pub(crate) proofs: Vec<CounterProof>,
@@ -273,6 +276,7 @@ impl<'a> Case<'a> {
             note: journal.note(size, &[(0, TIME + 10), (2, TIME + 20)], false).to_bytes(),
             earlier: Vec::new(),
             runs: Vec::new(),
+            heads: Vec::new(),
             stretches,
             view: Box::new(|record| record.view(0, false)),
             proofs: Vec::new(),
@@ -325,6 +329,9 @@ impl<'a> Case<'a> {
         }
         for run in &self.runs {
             writer.run(run).unwrap();
+        }
+        for head in &self.heads {
+            writer.head(head).unwrap();
         }
         let mut at = 0;
         for stretch in &self.stretches {

@@ -5,6 +5,7 @@
 mod attacks;
 mod completeness;
 mod golden;
+mod heads;
 mod journal;
 mod lawful;
 

@@ -1,13 +1,15 @@
 //! A verdict in plain words, and as JSON. What a file says is its exporter's word at best, and never steers a terminal.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::{Value, json};
 use sigillo_model::{
-    evidence::{Completeness, Kind, Removed, Run, Signed},
+    evidence::{Completeness, HeadVerdict, Kind, Removed, Run, Signed},
+    ids::SourceId,
     record::Part,
     statement::counters::CounterKey,
 };
@@ -42,6 +44,9 @@ pub fn text(verdict: &Verdict, now: u64) -> String {
     }
     if report.runs.is_empty() {
         line("Complete", "not shown: the file does not claim to hold all records of a source or tenant".into());
+    }
+    for text in heads(verdict) {
+        line("Signed", text);
     }
     for removed in report.removed.iter().take(20) {
         line("Removed", removal(removed));
@@ -117,6 +122,28 @@ fn existed(verdict: &Verdict) -> String {
         (Some(a), None) => format!("the first by {}; of the last it is not shown", time(a)),
         (None, _) => "not shown since when: neither enough witnesses nor a trusted time stamp".to_owned(),
     }
+}
+
+/// What the sources themselves have signed: of each, all of its heads together.
+fn heads(verdict: &Verdict) -> Vec<String> {
+    let mut by_source: BTreeMap<SourceId, Vec<&HeadVerdict>> = BTreeMap::new();
+    for head in verdict.report.heads.iter().filter(|head| head.fault.is_none()) {
+        by_source.entry(head.source).or_default().push(head);
+    }
+    let one = |(source, heads): (SourceId, Vec<&HeadVerdict>)| {
+        let records: u64 = heads.iter().map(|head| head.records).sum();
+        let last = heads.iter().map(|head| head.time_ns).max().unwrap_or_default();
+        let named = heads.iter().map(|head| head.announced).min().unwrap_or_default();
+        let since = match verdict.existed_by(named) {
+            Some(since) => format!("which existed by {}", time(since)),
+            None => "of which it is not shown since when it existed".to_owned(),
+        };
+        format!(
+            "{records} records by the source {source} itself, the last at {} by its clock; its key is named in record {named}, {since}",
+            time(last / 1_000_000_000)
+        )
+    };
+    by_source.into_iter().map(one).collect()
 }
 
 fn completeness(run: &Run, completeness: &Completeness) -> String {
@@ -259,6 +286,11 @@ pub fn json(verdict: &Verdict, now: u64) -> Value {
         "first_existed_by": existed(0),
         "last_existed_by": existed(1),
         "runs": runs,
+        "signed_by_sources": report.heads.iter().map(|head| json!({
+            "source": head.source.to_string(), "epoch": head.epoch.get(), "from": head.from, "to": head.to,
+            "records": head.records, "time": time(head.time_ns / 1_000_000_000), "key_named_in_record": head.announced,
+            "registered": head.registered, "fault": head.fault.as_ref().map(ToString::to_string),
+        })).collect::<Vec<_>>(),
         "removed": removed,
         "hidden_records": report.hidden.records,
         "hidden_parts": Part::ALL.into_iter().zip(report.hidden.parts)

@@ -323,7 +323,8 @@ pub fn evidence_section(bytes: &[u8]) {
     let Some((number, payload)) = bytes.split_first() else { return };
     let Some(kind) = Kind::ALL.into_iter().find(|kind| *kind as u8 == *number) else { return };
     let Some(mut sections) = sections(CASE) else { return };
-    let place = sections.partition_point(|(other, _)| *other < kind);
+    let place_of = |kind: Kind| Kind::ALL.into_iter().position(|one| one == kind);
+    let place = sections.partition_point(|(other, _)| place_of(*other) < place_of(kind));
     match sections.get_mut(place) {
         Some(there) if there.0 == kind => *there = (kind, payload),
         _ => sections.insert(place, (kind, payload)),
