@@ -6,7 +6,7 @@ use sigillo_model::{
     audit::{Fault, Finding},
     chain,
     entry::Entry,
-    ids::{ChainHash, Origin, ReceiptTime, RetentionId, SourceId},
+    ids::{ChainHash, Epoch, Origin, ReceiptTime, RetentionId, SourceId, SourceSeq},
     statement::{Erasure, Purge},
 };
 use tokio::sync::watch;
@@ -94,12 +94,21 @@ impl Reader {
         &self,
         source: SourceId,
     ) -> impl Iterator<Item = Result<StoredEntry, ReadError>> + use<> {
-        let mut last = [0xff; 32];
-        let (id, _) = last.split_at_mut(16);
-        id.copy_from_slice(source.as_bytes());
+        self.source_entries_before(source, Epoch::new(u64::MAX), SourceSeq::new(u64::MAX))
+    }
+
+    /// The entries of one source whose first record has a smaller number in this epoch, or any in an earlier one; newest first.
+    pub fn source_entries_before(
+        &self,
+        source: SourceId,
+        epoch: Epoch,
+        first: SourceSeq,
+    ) -> impl Iterator<Item = Result<StoredEntry, ReadError>> + use<> {
+        let from = layout::batch_key(source, epoch, first).to_vec();
         let store = self.store.clone();
         let size = self.head().size;
-        Pairs::new(self.store.clone(), Table::Batches, last.to_vec(), Direction::Backward)
+        Pairs::new(self.store.clone(), Table::Batches, from.clone(), Direction::Backward)
+            .skip_while(move |pair| pair.as_ref().is_ok_and(|(key, _)| **key == *from))
             .take_while(move |pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(source.as_bytes())))
             .filter_map(move |pair| {
                 let entry = pair.map_err(ReadError::from).and_then(|(_, value)| {

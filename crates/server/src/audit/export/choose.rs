@@ -66,6 +66,12 @@ pub(super) fn choose(export: &mut Export) -> Result<Vec<Chosen>, Stop> {
         gone.dedup();
         statements(export, &gone, &mut chosen)?;
     }
+    tidy(&mut chosen);
+    Ok(chosen)
+}
+
+/// Sorts them, each once with all that is to be shown of it.
+pub(super) fn tidy(chosen: &mut Vec<Chosen>) {
     chosen.sort_unstable();
     chosen.dedup_by(|next, kept| {
         let same = next.seq == kept.seq;
@@ -74,7 +80,6 @@ pub(super) fn choose(export: &mut Export) -> Result<Vec<Chosen>, Stop> {
         }
         same
     });
-    Ok(chosen)
 }
 
 fn check(chosen: &[Chosen]) -> Result<(), Stop> {

@@ -1,11 +1,13 @@
 //! Export: records with their proofs, as the beginning of an evidence file.
 //!
-//! First it is chosen which records go in (`choose`), and, for a whole run, which checkpoint shows its end (`counters`); then
+//! First it is chosen which records go in (`choose`), for a whole run, which checkpoint shows its end (`counters`), and which heads their
+//! sources have signed over them (`heads`); then
 //! their entries are read once more, in order, and written (`pack`).
 
 mod choose;
 mod counters;
 mod given;
+mod heads;
 mod pack;
 
 use std::{sync::Arc, time::SystemTime};
@@ -228,9 +230,11 @@ impl Export {
             self.end = counters::at(&self.journal, &self.origin, key, None)?;
         }
         self.about.to = self.end.size;
-        let chosen = choose::choose(self)?;
+        let mut chosen = choose::choose(self)?;
+        let heads = heads::heads(self, &mut chosen)?;
+        choose::tidy(&mut chosen);
         self.read.scanned = self.end.size;
-        pack::pack(self, &chosen)
+        pack::pack(self, &chosen, &heads)
     }
 
     /// Hands on what was written.

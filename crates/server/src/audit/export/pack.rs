@@ -13,7 +13,7 @@ use sigillo_model::{
     chain,
     commitment::Committer,
     entry::{Entry, Held, HeldPart},
-    evidence::{PartBody, RecordBody, RecordView, Run, Writer, gap_hashes},
+    evidence::{HeadProof, PartBody, RecordBody, RecordView, Run, Writer, gap_hashes},
     ids::ChainHash,
     note::Note,
     record::{Part, Record},
@@ -30,7 +30,7 @@ const PIECE_BYTES: usize = 64 << 10;
 const EARLIER_MAX: usize = 1_000;
 
 /// Writes the file up to the proof of its run's end. Returns the number of records.
-pub(super) fn pack(export: &mut Export, chosen: &[Chosen]) -> Result<u64, Stop> {
+pub(super) fn pack(export: &mut Export, chosen: &[Chosen], heads: &[HeadProof]) -> Result<u64, Stop> {
     let tree = export.journal.tree(export.end.size)?;
     let mut writer = Writer::new(&export.about, &export.trust.to_bytes())?;
     for note in rotations(export)? {
@@ -41,6 +41,9 @@ pub(super) fn pack(export: &mut Export, chosen: &[Chosen]) -> Result<u64, Stop> 
     if let (Some((key, name)), Some((entry, _))) = (&export.wish.run, &export.end.proof) {
         let run = Run { key: *key, from: 0, to: entry.next.get(), reaches_end: true, name: Some(name.clone()) };
         writer.run(&run)?;
+    }
+    for head in heads {
+        writer.head(head)?;
     }
     let mut records = Records { tree, next: 0, before: None };
     let mut rest = chosen;
@@ -120,7 +123,7 @@ fn earlier(export: &Export, chosen: &[Chosen], tree: &TreeReader, writer: &mut W
     Ok(())
 }
 
-fn read_entry(export: &Export, seq: u64) -> Result<StoredEntry, Stop> {
+pub(super) fn read_entry(export: &Export, seq: u64) -> Result<StoredEntry, Stop> {
     let missing =
         || ReadError::Altered(Finding { from: seq, to: seq, fault: Fault::Sequence { expected: seq, found: seq } });
     Ok(export.journal.entries(seq..seq + 1, Direction::Forward).next().ok_or_else(missing)??)
