@@ -23,7 +23,14 @@ pub(crate) struct Folder {
     path: PathBuf,
     /// To be synced.
     dir: File,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Not left to the closing of the file: a process that is being started at this moment has a copy of it.
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
 }
 
 impl Folder {
@@ -36,7 +43,7 @@ impl Folder {
         options.write(true).create(true).truncate(false).mode(0o600);
         let lock = options.open(&name).map_err(SpoolError::io(&name))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), dir, _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), dir, lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(SpoolError::Locked(path.to_owned())),
             Err(error) => Err(SpoolError::io(&name)(error.into())),
         }

@@ -190,6 +190,10 @@ impl Walk {
             && head.time_ns > self.tip.head_time_ns;
         if !fits {
             self.damage.find(format!("{} does not attest the batches before it", what()));
+            if head.epoch == self.epoch && head.next > self.tip.next {
+                self.lost(Some(head.next));
+                (self.tip.next, self.tip.hash) = (head.next, head.batch_hash);
+            }
         }
         self.tip.key = head.next_key;
         self.tip.head_time_ns = self.tip.head_time_ns.max(head.time_ns);

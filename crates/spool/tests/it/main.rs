@@ -2,4 +2,9 @@
 
 mod basics;
 mod crash;
+mod damage;
+mod full_disk;
+mod golden;
+mod model;
+mod rechain;
 mod support;
