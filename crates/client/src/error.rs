@@ -4,6 +4,7 @@ use std::{error::Error, io, path::PathBuf, time::Duration};
 
 use crate::tls::Peer;
 use sigillo_model::{batch::BatchError, block::PushError};
+use sigillo_spool::SpoolError;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +149,24 @@ pub enum ClientError {
         evidence: Option<PathBuf>,
         /// The file with the checkpoint that is remembered.
         remembered: PathBuf,
+    },
+    /// The spool can't be used, or not any more.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The spool belongs to another journal, or to another source of it.
+    #[error(
+        "the server is {server}, the spool {} was filled for {spool}. If the journal was succeeded by another one, name that one's trust \
+         file in the configuration (`trust`), and what is not acknowledged goes there. Else correct the url or the certificate, or give \
+         this agent a spool of its own",
+        dir.display()
+    )]
+    OtherJournal {
+        /// Journal and source of the spool.
+        spool: String,
+        /// Journal, and who we are there.
+        server: String,
+        /// The spool.
+        dir: PathBuf,
     },
     /// The caller does not take what was settled.
     #[error("too many batches are settled and not taken: flush now and then")]

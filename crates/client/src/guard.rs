@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use sigillo_model::{
     checkpoint::Checkpoint,
-    ids::{ChainHash, NodeHash, Origin, SourceId},
+    ids::{ChainHash, Epoch, NodeHash, Origin, SourceId, SourceSeq},
     misconduct::{Misconduct, continues},
     note::{Note, VerifierKey},
     policy::Policy,
@@ -51,6 +51,8 @@ struct State {
     remembered: Option<Remembered>,
     behind: Option<Behind>,
     pending: Pending,
+    /// Records of ours below this are proved to be covered by a checkpoint that meets the policy.
+    covered: Option<(Epoch, SourceSeq)>,
     /// A checkpoint came since the receipts were last held against one.
     unchecked: bool,
 }
@@ -119,6 +121,22 @@ impl Guard {
     /// The newest receipt of each epoch that no checkpoint which meets the policy has covered yet: to be kept.
     pub fn uncovered(&self) -> Vec<SignedReceipt> {
         self.state().pending.newest()
+    }
+
+    /// Up to where a checkpoint that meets the policy has been proved to cover what was acknowledged, since this guard was opened. What
+    /// was acknowledged in earlier epochs is covered, too.
+    pub fn covered(&self) -> Option<(Epoch, SourceSeq)> {
+        self.state().covered
+    }
+
+    /// Whether receipts are verified and held against checkpoints: the trust file names a key for them.
+    pub fn checks_receipts(&self) -> bool {
+        !self.receipt_keys.is_empty()
+    }
+
+    /// Size and root of the newest checkpoint that is remembered.
+    pub fn seen(&self) -> Option<(u64, NodeHash)> {
+        self.state().remembered.as_ref().map(|remembered| (remembered.checkpoint.size, remembered.checkpoint.root))
     }
 
     /// Checks a receipt before what it acknowledges is let go. Without a receipt key in the trust file there is nothing to check.
@@ -310,7 +328,10 @@ impl Guard {
         match receipt.against(checkpoint, &entry, &proof) {
             Ok(Held::Kept) => {
                 if *quorum {
-                    self.state().pending.proved(&receipt);
+                    let end = receipt.receipt.first.checked_add(receipt.receipt.count.into());
+                    let mut state = self.state();
+                    state.covered = state.covered.max(end.map(|end| (receipt.receipt.epoch, end)));
+                    state.pending.proved(&receipt);
                 }
                 Ok(())
             }

@@ -15,6 +15,7 @@ mod log;
 mod session;
 pub mod ship;
 mod sources;
+pub mod spooled;
 mod tls;
 
 pub use backoff::Backoff;

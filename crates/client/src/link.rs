@@ -398,12 +398,14 @@ impl<O: Outbox> Link<O> {
             | ClientError::GaveUp { .. }
             | ClientError::Misconduct { .. }
             | ClientError::Batch(_)
+            | ClientError::Spool(_)
             | ClientError::Record(_) => true,
             ClientError::Refused {
                 code: Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition,
                 ..
             }
             | ClientError::Receipt { .. }
+            | ClientError::OtherJournal { .. }
             | ClientError::Checkpoint(_) => self.options.refusals_are_final,
             _ => false,
         }

@@ -43,7 +43,7 @@ pub(crate) trait Outbox: Send {
     }
 
     /// What is said last, when nothing more will come.
-    fn farewell(&self) -> Option<append_request::Message> {
+    fn farewell(&mut self) -> Option<append_request::Message> {
         None
     }
 

@@ -5,3 +5,4 @@ mod guard;
 mod journal;
 mod server;
 mod ship;
+mod spooled;

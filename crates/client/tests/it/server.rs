@@ -24,6 +24,7 @@ use sigillo_model::{
     batch::{Batch, commitments, epoch_opening},
     block::Inflater,
     checkpoint::Checkpoint,
+    head::SignedHead,
     ids::{BatchHash, Epoch, Origin, SourceId, SourceSeq},
     note::Note,
 };
@@ -85,6 +86,20 @@ pub(crate) struct Shared {
     pub(crate) inclusion: Option<v1::Proof>,
     /// What becomes of a receipt before it is sent.
     pub(crate) sign: fn(&mut v1::Receipt),
+    /// The class of the source.
+    pub(crate) class: &'static str,
+    /// The key that must sign the next head, the newest head's time, and all heads and keys that were taken.
+    pub(crate) head_key: Vec<u8>,
+    pub(crate) head_time: u64,
+    pub(crate) heads: Vec<SignedHead>,
+    pub(crate) keys: Vec<v1::HeadKey>,
+    /// What the goodbyes said.
+    pub(crate) goodbyes: Vec<String>,
+    pub(crate) heartbeats: Vec<v1::Heartbeat>,
+    /// State after the last batch of the present stream.
+    stream: (Epoch, SourceSeq, Option<BatchHash>),
+    /// The journal's name.
+    pub(crate) origin: &'static str,
 }
 
 pub(crate) struct TestServer {
@@ -123,6 +138,15 @@ impl TestServer {
             news: None,
             inclusion: None,
             sign: |_| {},
+            class: "service",
+            head_key: Vec::new(),
+            head_time: 0,
+            heads: Vec::new(),
+            keys: Vec::new(),
+            goodbyes: Vec::new(),
+            heartbeats: Vec::new(),
+            stream: (Epoch::new(0), SourceSeq::new(0), None),
+            origin: ORIGIN,
         }));
         let ingest = IngestServer::new(Journal(Arc::clone(&shared))).max_decoding_message_size(16 << 20);
         let log = LogServer::new(Journal(Arc::clone(&shared)));
@@ -268,12 +292,18 @@ impl Shared {
         SourceId::from_name("test")
     }
 
+    /// As if nothing had ever come.
+    pub(crate) fn forget_receipts(&mut self) {
+        self.receipts.clear();
+    }
+
     fn answer(&mut self, message: append_request::Message) -> (Vec<append_response::Message>, Then) {
         match message {
             append_request::Message::Hello(hello) => {
                 let remembered = Note::parse(&hello.checkpoint).ok();
                 let remembered = remembered.map_or(0, |note| Checkpoint::parse(note.text()).unwrap().size);
                 self.hellos.push(hello);
+                self.stream = (self.epoch, self.next, self.head);
                 let mut welcome = self.welcome();
                 if self.shown.size() > 0 {
                     welcome.checkpoint = self.shown.note();
@@ -284,19 +314,55 @@ impl Shared {
                 (vec![append_response::Message::Welcome(welcome)], Then::GoOn)
             }
             append_request::Message::Batch(batch) => self.act(&batch),
-            _ => (Vec::new(), Then::GoOn),
+            append_request::Message::HeadKey(key) => {
+                self.head_key = key.public_key.to_vec();
+                self.keys.push(key);
+                (Vec::new(), Then::GoOn)
+            }
+            append_request::Message::Head(head) => self.take_head(&head.note),
+            append_request::Message::Goodbye(goodbye) => {
+                self.goodbyes.push(goodbye.reason);
+                (Vec::new(), Then::GoOn)
+            }
+            append_request::Message::Heartbeat(heartbeat) => {
+                self.heartbeats.push(heartbeat);
+                (Vec::new(), Then::GoOn)
+            }
         }
+    }
+
+    /// As strict as a journal.
+    fn take_head(&mut self, note: &[u8]) -> (Vec<append_response::Message>, Then) {
+        let (head, note) = SignedHead::parse(note).unwrap();
+        if head.time_ns > self.head_time {
+            let (epoch, next, hash) = self.stream;
+            let says = (head.epoch, head.next, Some(head.batch_hash), head.origin.as_str(), head.source);
+            assert_eq!(says, (epoch, next, hash, self.origin, Self::source()), "a head fits the batches before it");
+            head.verify(&note, self.head_key.as_slice().try_into().unwrap()).unwrap();
+            self.head_time = head.time_ns;
+            self.head_key = head.next_key.to_vec();
+            self.heads.push(head);
+        }
+        let ack = v1::Ack {
+            epoch: self.epoch.get(),
+            next_sequence: self.next.get(),
+            receipt: None,
+            head_time_unix_nano: self.head_time,
+        };
+        (vec![append_response::Message::Ack(ack)], Then::GoOn)
     }
 
     pub(crate) fn welcome(&self) -> v1::Welcome {
         v1::Welcome {
-            origin: ORIGIN.into(),
+            origin: self.origin.into(),
             source: Self::source().as_bytes().to_vec().into(),
             epoch: self.epoch.get(),
             next_sequence: self.next.get(),
             head: self.head.map(|head| head.as_bytes().to_vec()).unwrap_or_default().into(),
             credit_bytes: self.credit_bytes,
-            class: "service".into(),
+            class: self.class.into(),
+            head_key: self.head_key.clone().into(),
+            head_time_unix_nano: self.head_time,
             ..v1::Welcome::default()
         }
     }
@@ -339,17 +405,24 @@ impl Shared {
 
     fn take(&mut self, message: &v1::Batch) -> Result<append_response::Message, Box<append_response::Message>> {
         let batch = Batch::try_from(message.clone()).unwrap();
-        if batch.epoch == self.epoch && batch.first < self.next {
+        let is_known = self.receipts.iter().any(|receipt| *receipt.batch_hash == *batch.hash.as_bytes());
+        if is_known || batch.epoch == self.epoch && batch.first < self.next {
             let known = self.receipts.iter().find(|receipt| *receipt.batch_hash == *batch.hash.as_bytes());
+            if known.is_some() {
+                self.stream = (batch.epoch, batch.end(), Some(batch.hash));
+            }
             return known.cloned().map(Self::ack).ok_or_else(|| Box::new(self.refusal(RefusalKind::Fork, message)));
         }
         let (next, previous) = if batch.epoch > self.epoch {
-            let origin = Origin::new(ORIGIN).unwrap();
+            let origin = Origin::new(self.origin).unwrap();
             (SourceSeq::new(0), Some(epoch_opening(&origin, Self::source(), batch.epoch, self.head)))
         } else {
             (self.next, self.head)
         };
-        if batch.first != next || batch.epoch < self.epoch {
+        if batch.epoch < self.epoch {
+            return Err(Box::new(self.refusal(RefusalKind::StaleEpoch, message)));
+        }
+        if batch.first != next {
             return Err(Box::new(self.refusal(RefusalKind::Gap, message)));
         }
         if Some(batch.previous) != previous {
@@ -361,6 +434,7 @@ impl Shared {
         let sequence = self.durable.len() as u64;
         self.durable.extend(block.records().map(|record| record.content.unwrap().to_vec()));
         (self.epoch, self.next, self.head) = (batch.epoch, batch.end(), Some(batch.hash));
+        self.stream = (self.epoch, self.next, self.head);
         let mut receipt = v1::Receipt {
             chain_hash: vec![0xc0; 32].into(),
             epoch: batch.epoch.get(),
