@@ -11,7 +11,7 @@ use serde::Deserialize;
 use sigillo_client::Endpoint;
 use sigillo_model::limits::{BATCH_MAX_RECORDS, BLOCK_MAX_BYTES, FIELD_MAX_BYTES};
 
-pub use crate::source::{journald::JournaldSettings, socket::SocketSettings};
+pub use crate::source::{audit::AuditSettings, journald::JournaldSettings, socket::SocketSettings};
 use crate::{AgentError, FileSettings, ScrubSettings, scrub::Scrubber};
 
 /// Everything that the agent is told. Relative paths are relative to the folder of the file.
@@ -41,6 +41,9 @@ pub struct Config {
     /// Readings of the systemd journal.
     #[serde(default)]
     pub journald: Vec<JournaldSettings>,
+    /// The kernel's audit logs.
+    #[serde(default)]
+    pub audit: Vec<AuditSettings>,
     /// Sockets for programs of this machine.
     #[serde(default, rename = "socket")]
     pub sockets: Vec<SocketSettings>,
@@ -56,7 +59,8 @@ pub struct Config {
 impl Config {
     /// Whether standard input is read.
     pub(crate) fn reads_stdin(&self) -> bool {
-        self.stdin || self.files.is_empty() && self.journald.is_empty() && self.sockets.is_empty()
+        let others = self.files.len() + self.journald.len() + self.audit.len() + self.sockets.len();
+        self.stdin || others == 0
     }
 }
 
@@ -100,6 +104,9 @@ impl Config {
         for journald in &mut config.journald {
             journald.resolve(base);
         }
+        for audit in &mut config.audit {
+            audit.resolve(base);
+        }
         for socket in &mut config.sockets {
             socket.resolve(base);
         }
@@ -129,6 +136,10 @@ impl Config {
         }
         Scrubber::new(&self.scrub)?;
         self.sockets.iter().try_for_each(SocketSettings::validate)?;
+        let mut seen = HashSet::new();
+        if let Some(audit) = self.audit.iter().find(|audit| !seen.insert(&audit.path)) {
+            return Err(format!("audit log {} is named twice: its events would be sent twice", audit.path.display()));
+        }
         let mut seen = HashSet::new();
         if let Some(socket) = self.sockets.iter().find(|socket| !seen.insert(&socket.path)) {
             return Err(format!("socket {} is named twice", socket.path.display()));
@@ -190,6 +201,7 @@ mod tests {
             ("[[file]]\nglob = 'a'\npath = 'a'\n", "glob"),
             ("[[socket]]\nmode = 660\n", "octal"),
             ("[[socket]]\n[[socket]]\n", "twice"),
+            ("[[audit]]\n[[audit]]\n", "twice"),
             ("[[scrub]]\nname = 'x'\npattern = '('\n", "unclosed"),
         ] {
             let error = load(&format!("{SERVER}{more}")).unwrap_err().to_string();

@@ -27,7 +27,7 @@ mod state;
 mod when;
 
 pub use check::check;
-pub use config::{BatchSettings, Config, JournaldSettings, SocketSettings};
+pub use config::{AuditSettings, BatchSettings, Config, JournaldSettings, SocketSettings};
 pub use error::AgentError;
 pub use profile::Profile;
 pub use run::{Mode, run};

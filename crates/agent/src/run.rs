@@ -29,7 +29,7 @@ use crate::{
     receipts::Receipts,
     record::Maker,
     scrub::Scrubber,
-    source::{Chunk, Feed, file, journald, socket, stdin},
+    source::{Chunk, Feed, audit, file, journald, socket, stdin},
     state::{State, StateDir},
 };
 
@@ -336,6 +336,10 @@ fn spawn_sources(
     for settings in &config.journald {
         let (maker, meter) = (maker.of("journald"), Arc::default());
         sources.spawn(journald::follow(settings.clone(), maker, Arc::clone(&marks), mode, feed.clone(), meter));
+    }
+    for settings in &config.audit {
+        let (maker, marks, meter) = (maker.clone(), Arc::clone(&marks), Arc::default());
+        sources.spawn(audit::follow(settings.clone(), maker, marks, mode, feed.clone(), meter));
     }
     for settings in &config.sockets {
         let (maker, meter) = (maker.of("socket"), Arc::default());

@@ -1,5 +1,6 @@
 //! Where lines come from.
 
+pub(crate) mod audit;
 pub(crate) mod file;
 pub(crate) mod journald;
 pub(crate) mod socket;

@@ -1,0 +1,191 @@
+//! The log's files: `audit.log`, and `audit.log.1` and so on, which auditd makes by renaming, the greatest number being the oldest. What
+//! is read is one stream of bytes, whose places count on from file to file.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File, Metadata},
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes by which a file is known again: its number may have become another's.
+const HEAD_BYTES: usize = 64;
+
+/// A place in a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    dev: u64,
+    inode: u64,
+    /// The file's first bytes, hexadecimal: of those before the place, as many as are compared.
+    head: String,
+    offset: u64,
+}
+
+/// A file of which something is still needed.
+#[derive(Debug)]
+struct Span {
+    /// Place of its first byte in the stream.
+    begin: u64,
+    dev: u64,
+    inode: u64,
+    head: Vec<u8>,
+}
+
+/// What one read gave.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// That many bytes.
+    Bytes(usize),
+    /// The file has ended, and another one follows.
+    EndOfFile,
+    /// There is nothing now.
+    Nothing,
+}
+
+/// The files, being read.
+#[derive(Debug)]
+pub(super) struct Log {
+    path: PathBuf,
+    file: Option<File>,
+    /// Bytes read of it.
+    read: u64,
+    /// The last one is being read.
+    spans: VecDeque<Span>,
+    /// Whether the place at which reading was to begin is gone.
+    pub(super) moved: bool,
+    resume: Option<Place>,
+}
+
+impl Log {
+    pub(super) fn new(path: PathBuf, resume: Option<Place>) -> Self {
+        Self { path, file: None, read: 0, spans: VecDeque::new(), moved: false, resume }
+    }
+
+    /// The place in the stream up to which was read; the stream begins with the file in which reading began.
+    pub(super) fn place(&self) -> u64 {
+        self.spans.back().map_or(0, |span| span.begin) + self.read
+    }
+
+    /// How a place of the stream is remembered, and where its file begins. What comes before it is forgotten.
+    pub(super) fn remember(&mut self, place: u64) -> (Place, u64) {
+        while self.spans.get(1).is_some_and(|next| next.begin <= place) {
+            self.spans.pop_front();
+        }
+        let Some(span) = self.spans.front() else { return <_>::default() };
+        let offset = place.saturating_sub(span.begin);
+        let length = usize::try_from(offset).unwrap_or(usize::MAX).min(span.head.len());
+        let head = hex::encode(span.head.get(..length).unwrap_or_default());
+        (Place { dev: span.dev, inode: span.inode, head, offset }, span.begin)
+    }
+
+    /// Reads on.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+        if self.file.is_none() && !self.begin()? {
+            return Ok(Read::Nothing);
+        }
+        // Twice: what is written between an end and the look for a successor belongs to this file.
+        let mut successor = None;
+        for _ in 0..2 {
+            let (Some(file), Some(span)) = (&self.file, self.spans.back_mut()) else { return Ok(Read::Nothing) };
+            let count = file.read_at(buffer, self.read)?;
+            if count > 0 {
+                if self.read == span.head.len() as u64 {
+                    let room = HEAD_BYTES.saturating_sub(span.head.len());
+                    span.head.extend(buffer.iter().take(count.min(room)));
+                }
+                self.read += count as u64;
+                return Ok(Read::Bytes(count));
+            }
+            if file.metadata()?.len() < self.read {
+                // Cut back: it begins anew.
+                let file = file.try_clone()?;
+                self.open(file, 0)?;
+                return Ok(Read::EndOfFile);
+            }
+            if successor.is_some() {
+                break;
+            }
+            let files = files(&self.path)?;
+            let own = files.iter().position(|(_, metadata)| is(metadata, span.dev, span.inode));
+            let next = own.map_or(0, |own| own + 1);
+            successor = files.into_iter().nth(next);
+            if successor.is_none() {
+                return Ok(Read::Nothing);
+            }
+        }
+        let Some((path, _)) = successor else { return Ok(Read::Nothing) };
+        match File::open(path) {
+            Ok(file) => self.open(file, 0).map(|()| Read::EndOfFile),
+            // Renamed since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Read::Nothing),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens the file that holds the place, or else the oldest; false if there is none.
+    fn begin(&mut self) -> io::Result<bool> {
+        let files = files(&self.path)?;
+        if let Some(place) = &self.resume {
+            for (path, _) in files.iter().filter(|(_, metadata)| is(metadata, place.dev, place.inode)) {
+                let file = File::open(path)?;
+                let mut head = vec![0; place.head.len() / 2];
+                let is_same = file.metadata()?.len() >= place.offset && file.read_exact_at(&mut head, 0).is_ok();
+                if is_same && hex::encode(&head) == place.head {
+                    let offset = place.offset;
+                    self.resume = None;
+                    return self.open(file, offset).map(|()| true);
+                }
+            }
+        }
+        let Some((oldest, _)) = files.into_iter().next() else { return Ok(false) };
+        let file = File::open(oldest)?;
+        self.moved = self.resume.take().is_some();
+        self.open(file, 0).map(|()| true)
+    }
+
+    fn open(&mut self, file: File, offset: u64) -> io::Result<()> {
+        let begin = self.place();
+        let metadata = file.metadata()?;
+        let mut head = vec![0; usize::try_from(offset).unwrap_or(usize::MAX).min(HEAD_BYTES)];
+        file.read_exact_at(&mut head, 0)?;
+        self.spans.push_back(Span { begin, dev: metadata.dev(), inode: metadata.ino(), head });
+        (self.file, self.read) = (Some(file), offset);
+        Ok(())
+    }
+}
+
+fn is(metadata: &Metadata, dev: u64, inode: u64) -> bool {
+    (metadata.dev(), metadata.ino()) == (dev, inode)
+}
+
+/// The log's files, oldest first.
+fn files(path: &Path) -> io::Result<Vec<(PathBuf, Metadata)>> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let number = match entry.file_name().as_encoded_bytes().strip_prefix(name.as_encoded_bytes()) {
+            Some(b"") => 0,
+            Some([b'.', digits @ ..]) => match std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()) {
+                Some(number) => number,
+                None => continue,
+            },
+            _ => continue,
+        };
+        // Removed since it was listed.
+        if let Ok(metadata) = entry.metadata() {
+            files.push((number, entry.path(), metadata));
+        }
+    }
+    files.sort_by_key(|(number, ..): &(u32, _, _)| std::cmp::Reverse(*number));
+    Ok(files.into_iter().map(|(_, path, metadata)| (path, metadata)).collect())
+}
