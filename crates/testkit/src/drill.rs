@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod crash;
 pub mod omission;
+pub mod spool;
 pub mod tamper;
 
 use std::{

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sigillo_testkit::drill::{Tally, agent, crash, omission, tamper};
+use sigillo_testkit::drill::{Tally, agent, crash, omission, spool, tamper};
 
 #[derive(Parser)]
 #[command(about = "Makes faults on purpose, and sees what becomes of the journal")]
@@ -20,6 +20,8 @@ enum Drill {
     Agent(agent::Options),
     /// Kills sigillod at random instants under load; half of the times what was not synced is thrown away too
     Crash(crash::Options),
+    /// Alters spools as whoever takes a machine can; the server must notice each, and nothing untouched may raise an alarm
+    Spool(spool::Options),
     /// Alters journals at random places; each must be found, and no unaltered one may be called altered
     Tamper(tamper::Options),
     /// Withholds records from evidence that claims to be complete; the verifier must never call it checked
@@ -43,6 +45,7 @@ fn run(drill: Drill) -> Result<Tally> {
     match drill {
         Drill::Agent(options) => agent::run(&options),
         Drill::Crash(options) => crash::run(&options),
+        Drill::Spool(options) => spool::run(&options),
         Drill::Tamper(options) => tamper::run(&options),
         Drill::Omission(options) => omission::run(&options),
     }

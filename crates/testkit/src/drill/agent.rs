@@ -3,6 +3,7 @@
 //! journal exactly once, in the order of its file, or a declared loss must cover it.
 
 mod act;
+mod acts;
 mod ledger;
 mod load;
 mod site;

@@ -1,6 +1,6 @@
 //! What the journal holds of each file, held against what was written.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use sigillo_client::Connection;
@@ -10,6 +10,7 @@ use sigillo_proto::{
     v1::{self, any_value, walk_response::Message},
 };
 
+use super::acts;
 use crate::{
     config,
     numbered::{NumberedLog, Place, parse},
@@ -26,12 +27,24 @@ pub(super) struct Ledger {
     streams: HashMap<String, Stream>,
     /// Names of streams by their files' paths.
     paths: HashMap<String, String>,
+    acts: ActsMet,
     /// Lines met.
     pub(super) found: u64,
     /// Lines that are missing and declared lost.
     pub(super) declared: u64,
     /// Declarations under which no line is missing.
     pub(super) needless: u64,
+}
+
+/// The acts that a program wrote to the agent's socket.
+#[derive(Debug, Default)]
+struct ActsMet {
+    /// Number of the next one.
+    next: u64,
+    /// Those that did not come before a later one.
+    missing: HashSet<u64>,
+    /// Of these the agent has said that they survive.
+    kept: HashSet<u64>,
 }
 
 /// A file's lines.
@@ -68,6 +81,7 @@ impl Ledger {
             inflater: Inflater::default(),
             streams: logs.iter().map(|log| (log.name().to_owned(), Stream::default())).collect(),
             paths: logs.iter().map(path).collect(),
+            acts: ActsMet::default(),
             found: 0,
             declared: 0,
             needless: 0,
@@ -112,14 +126,23 @@ impl Ledger {
             {
                 stream.meet(number, seq).map_err(|error| anyhow!("{name}: {error}"))?;
                 self.found += 1;
+            } else if let Some(number) = act(&content.original) {
+                self.acts.meet(number, seq)?;
+                self.found += 1;
             }
         }
         Ok(())
     }
 
+    /// The agent has said of these acts that they survive.
+    pub(super) fn kept(&mut self, numbers: HashSet<u64>) {
+        self.acts.kept.extend(numbers);
+    }
+
     /// Whether nothing is to come any more.
     pub(super) fn is_complete(&self, logs: &[NumberedLog]) -> bool {
-        logs.iter().all(|log| self.streams.get(log.name()).is_some_and(|stream| stream.next == log.next()))
+        self.acts.kept.iter().all(|number| *number < self.acts.next)
+            && logs.iter().all(|log| self.streams.get(log.name()).is_some_and(|stream| stream.next == log.next()))
     }
 
     /// What is still to come, for people.
@@ -128,11 +151,17 @@ impl Ledger {
             let next = self.streams.get(log.name()).map_or(0, |stream| stream.next);
             (next < log.next()).then(|| format!("{} from {next} to {}", log.name(), log.next() - 1))
         };
-        logs.iter().filter_map(of).collect::<Vec<_>>().join(", ")
+        let acts = self.acts.kept.iter().filter(|number| **number >= self.acts.next).count();
+        let acts = (acts > 0).then(|| format!("{acts} acts from {}", self.acts.next));
+        logs.iter().filter_map(of).chain(acts).collect::<Vec<_>>().join(", ")
     }
 
-    /// Each line that is missing must be declared lost.
+    /// Each line that is missing must be declared lost, and no act may be missing that was answered.
     pub(super) fn settle(&mut self, logs: &[NumberedLog]) -> Result<()> {
+        let lost: Vec<_> = self.acts.kept.intersection(&self.acts.missing).collect();
+        ensure!(lost.is_empty(), "acts that the agent said it keeps are missing: {lost:?}");
+        self.acts.kept.clear();
+        self.acts.missing.clear();
         for log in logs {
             let Some(stream) = self.streams.get_mut(log.name()) else { continue };
             for gap in &stream.gaps {
@@ -148,6 +177,16 @@ impl Ledger {
             stream.gaps.clear();
             stream.losses.clear();
         }
+        Ok(())
+    }
+}
+
+impl ActsMet {
+    fn meet(&mut self, number: u64, seq: u64) -> Result<()> {
+        let next = self.next;
+        ensure!(number >= next, "act {number} stands at {seq} after act {}: doubled, or out of order", next - 1);
+        self.missing.extend(next..number);
+        self.next = number + 1;
         Ok(())
     }
 }
@@ -189,6 +228,16 @@ impl Gap {
         }
         Ok(())
     }
+}
+
+/// Number of an act.
+fn act(line: &[u8]) -> Option<u64> {
+    if line.first() != Some(&b'{') {
+        return None;
+    }
+    let line: serde_json::Value = serde_json::from_slice(line).ok()?;
+    let (name, number) = parse(line.get("message")?.as_str()?.as_bytes())?;
+    (name == acts::NAME).then_some(number)
 }
 
 impl Loss {

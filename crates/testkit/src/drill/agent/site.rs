@@ -2,6 +2,10 @@
 
 use std::{
     fmt, mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,6 +22,7 @@ use tokio::{
 
 use super::{
     act::{Act, Side},
+    acts::Acts,
     ledger::Ledger,
     load,
 };
@@ -60,6 +65,8 @@ pub(super) struct Site {
     agent_was_full: bool,
     wire: Wire,
     logs: Vec<NumberedLog>,
+    /// Taken by whoever writes.
+    acts: Option<Acts>,
     ledger: Ledger,
     dir: TempDir,
 }
@@ -67,7 +74,8 @@ pub(super) struct Site {
 /// How a trial went.
 #[derive(Debug, Default)]
 pub(super) struct Survived {
-    acts: Vec<Act>,
+    faults: Vec<Act>,
+    /// Lines, and acts that were answered.
     pub(super) written: u64,
     pub(super) found: u64,
     pub(super) declared: u64,
@@ -90,9 +98,11 @@ impl Site {
             .collect::<Result<_>>()?;
         let tables: Vec<String> =
             logs.iter().map(|log| format!("[[file]]\npath = \"{}\"\n", log.path().display())).collect();
+        let socket = path.join("socket");
+        let tables = tables.concat() + &format!("[[socket]]\npath = \"{}\"\n", socket.display());
         let wire = Wire::new().await?;
         let trusts = !row.is_multiple_of(4);
-        let mut agent_command = AgentCommand::new(path, wire.address(), SOURCE, trusts, &tables.concat())?;
+        let mut agent_command = AgentCommand::new(path, wire.address(), SOURCE, trusts, &tables)?;
         let mut server_command = ServerCommand::configured(path);
         let server_machine = Machine::new(shims, path, "server", &server_command.data_dir(), lie)?;
         let agent_machine = Machine::new(shims, path, "agent", &agent_command.state_dir(), lie)?;
@@ -116,6 +126,7 @@ impl Site {
             agent_was_full: false,
             wire,
             logs,
+            acts: Some(Acts::new(&socket)),
             ledger,
             dir,
         })
@@ -126,18 +137,25 @@ impl Site {
         let began = Instant::now();
         let before = (self.ledger.found, self.ledger.declared, self.ledger.needless);
         let first: u64 = self.logs.iter().map(NumberedLog::next).sum();
-        let mut logs = mem::take(&mut self.logs);
+        let (mut logs, mut acts) = (mem::take(&mut self.logs), self.acts.take().context("somebody else writes acts")?);
         let mut load_random = ChaCha12Rng::seed_from_u64(random.random());
+        let over = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&over);
+        let acting = spawn_blocking(move || {
+            acts.write_until(&until);
+            acts
+        });
         let writing = spawn_blocking(move || {
             let written = load::write(&mut logs, records, &mut load_random);
+            over.store(true, Ordering::Relaxed);
             (logs, written)
         });
-        let mut acts: Vec<Act> = (0..random.random_range(1..=ACTS_MAX)).map(|_| Act::any(random)).collect();
+        let mut faults: Vec<Act> = (0..random.random_range(1..=ACTS_MAX)).map(|_| Act::any(random)).collect();
         if lie {
-            acts.push(Act::KillBoth { power: true });
+            faults.push(Act::KillBoth { power: true });
         }
         let mut inflicted = Ok(());
-        for act in &acts {
+        for act in &faults {
             sleep(random.random_range(Duration::ZERO..PAUSE_MAX)).await;
             inflicted = block_in_place(|| self.inflict(*act)).with_context(|| act.to_string());
             if inflicted.is_err() {
@@ -146,9 +164,13 @@ impl Site {
         }
         let (logs, written) = writing.await?;
         self.logs = logs;
+        let acts = self.acts.insert(acting.await?);
+        let kept = acts.take_kept();
+        let answered = kept.len() as u64;
+        self.ledger.kept(kept);
         written?;
         inflicted?;
-        let told = || acts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let told = || faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         self.make_well().with_context(|| format!("after {}", told()))?;
         load::close(&mut self.logs)?;
         let size = self.account().await.with_context(|| format!("after {}", told()))?;
@@ -157,11 +179,11 @@ impl Site {
             log.forget(log.next())?;
         }
         Ok(Survived {
-            written: last - first,
+            written: last - first + answered,
             found: self.ledger.found - before.0,
             declared: self.ledger.declared - before.1,
             needless: self.ledger.needless - before.2,
-            acts,
+            faults,
             size,
             took: began.elapsed(),
         })
@@ -339,12 +361,12 @@ impl Site {
 
 impl fmt::Display for Survived {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { acts, written, found, declared, needless, size, took } = self;
-        let acts = acts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let Self { faults, written, found, declared, needless, size, took } = self;
+        let faults = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         write!(f, "{written} written, {found} found, {declared} declared lost, {size} records")?;
         if *needless > 0 {
             write!(f, ", {needless} needless declarations")?;
         }
-        write!(f, ", {:.1} s: {acts}", took.as_secs_f64())
+        write!(f, ", {:.1} s: {faults}", took.as_secs_f64())
     }
 }
