@@ -13,17 +13,14 @@ mod config;
 mod declare;
 mod error;
 mod line;
-#[allow(dead_code, reason = "more profiles and sources come to use it")]
 mod profile;
 mod receipts;
-#[allow(dead_code, reason = "more profiles and sources come to use it")]
 mod record;
 mod run;
 mod scrub;
 mod source;
 mod stamp;
 mod state;
-#[allow(dead_code, reason = "more profiles and sources come to use it")]
 mod when;
 
 pub use check::check;

@@ -1,9 +1,13 @@
 //! Lines into records: a line is scrubbed, its header read, its profile applied, and the result encoded once.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
 use jiff::tz::TimeZone;
+use memchr::memmem::Finder;
 use sigillo_model::{limits::FIELD_MAX_BYTES, record::Record};
 use sigillo_proto::{
     record::Fields,
@@ -20,6 +24,9 @@ use crate::{
     stamp::{self, Stamp},
     when::Clock,
 };
+
+/// A word that is in every record of the kernel's audit log.
+static AUDIT: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("audit"));
 
 /// Makes the records of one stream. A clone costs one count.
 #[derive(Debug, Clone)]
@@ -67,10 +74,6 @@ impl Maker {
     /// The same for another tenant.
     pub(crate) fn with_tenant(&self, tenant: &str) -> Self {
         Self(Arc::new(Settings { tenant: tenant.to_owned(), ..(*self.0).clone() }))
-    }
-
-    pub(crate) fn host(&self) -> &str {
-        &self.0.host
     }
 
     /// A record of a line that says itself when and what it is, or doesn't. Only a line's first piece has a header.
@@ -132,7 +135,7 @@ impl Maker {
 
     /// The bytes without secrets, and what was found.
     pub(crate) fn scrub(&self, bytes: Bytes) -> (Bytes, Found) {
-        let is_audit = self.0.profile == Profile::Audit || memchr::memmem::find(&bytes, b"audit").is_some();
+        let is_audit = self.0.profile == Profile::Audit || AUDIT.find(&bytes).is_some();
         self.scrub_as(bytes, is_audit)
     }
 

@@ -22,8 +22,9 @@ pub(crate) struct Stamp<'a> {
 }
 
 /// Reads the header of an RFC 5424 line, of an RFC 3164 one (whose time has no year and no zone: it is taken for the newest past
-/// one of the machine's zone), or an RFC 3339 time stamp. After the latter, host and program are taken only if the host is ours: an
-/// application's own words may stand there as well. Returns also where the message begins.
+/// one of the machine's zone), or an RFC 3339 time stamp. After the latter, host and program are taken only if the host is ours, with
+/// or without its domain, or the program has a process id: an application's own words may stand there as well. Returns also where the
+/// message begins.
 pub(crate) fn read<'a>(line: &'a [u8], our_host: &str, clock: Clock<'_>) -> (Stamp<'a>, usize) {
     let Some((priority, rest)) = priority(line) else {
         return match line.first() {
@@ -118,10 +119,16 @@ fn file_format<'a>(line: &'a [u8], our_host: &str) -> (Stamp<'a>, usize) {
     if stamp.event_time_unix_nano == 0 {
         return <_>::default();
     }
-    match program(tag).filter(|_| host == our_host) {
+    let is_ours = first_label(host).eq_ignore_ascii_case(first_label(our_host));
+    match program(tag).filter(|(_, process_id)| !host.is_empty() && (is_ours || *process_id != 0)) {
         Some((program, process_id)) => (Stamp { host, program, process_id, ..stamp }, line.len() - message.len()),
         None => (stamp, line.len().min(time.len() + 1)),
     }
+}
+
+/// A machine's name without its domain.
+fn first_label(host: &str) -> &str {
+    host.split('.').next().unwrap_or(host)
 }
 
 /// `program:` or `program[123]:`
@@ -230,7 +237,13 @@ mod tests {
         let alone = Stamp { event_time_unix_nano: time, ..Stamp::default() };
         let expected = Stamp { host: "web-1", program: "sshd", process_id: 77, ..alone };
         assert_eq!(split(line, "web-1"), (expected, "Accepted"));
-        assert_eq!(split(line, "other"), (alone, "web-1 sshd[77]: Accepted"));
+        // A collecting machine has the lines of others.
+        assert_eq!(split(line, "other"), (expected, "Accepted"));
+        let line = b"2026-11-23T13:00:00.5+01:00 WEB-1.example.com sudo: x";
+        let expected = Stamp { host: "WEB-1.example.com", program: "sudo", process_id: 0, ..expected };
+        assert_eq!(split(line, "web-1"), (expected, "x"));
+        let line = b"2026-11-23T13:00:00.5+01:00 INFO main: x";
+        assert_eq!(split(line, "web-1"), (alone, "INFO main: x"));
         assert_eq!(split(b"2026-11-23T13:00:00.5+01:00", "other"), (alone, ""));
     }
 

@@ -27,8 +27,8 @@ pub(super) fn read(text: &str) -> Option<Facts<'_>> {
     }
     let (client, head) = word(head);
     let (vhost, client, head) = match word(head) {
-        // The client's own address is never followed by another one.
-        (second, head) if is_address(second) && !is_address(client) => (client, second, head),
+        // The client's address is never followed by another one: the first is what the client called the server.
+        (second, head) if is_address(second) => (client, second, head),
         _ => ("", client, head),
     };
     let user = head.split_once(' ').map_or("", |(_ident, user)| user);
@@ -154,6 +154,14 @@ mod tests {
                         .with("method", "GET")
                         .with("status", "200")
                         .with("bytes", "59"),
+                ),
+                (
+                    r#"198.51.100.1 192.0.2.7 - - [23/Nov/2026:12:00:00 +0000] "GET / HTTP/1.1" 200 0"#,
+                    request("success", "/", "192.0.2.7")
+                        .with("method", "GET")
+                        .with("status", "200")
+                        .with("bytes", "0")
+                        .with("vhost", "198.51.100.1"),
                 ),
                 (
                     r#"client.example.net - - [23/Nov/2026:12:00:00 +0000] "GET / HTTP/1.0" 304 -"#,

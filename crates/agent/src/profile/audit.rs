@@ -77,7 +77,7 @@ impl<'a> Event<'a> {
     }
 
     fn add_pairs(&mut self, kind: &'a str, body: &'a str) {
-        self.is_denied |= matches!(kind, "AVC" | "USER_AVC") && body.contains("denied");
+        self.is_denied |= matches!(kind, "AVC" | "USER_AVC") && (body.contains("denied") || body.contains("DENIED"));
         let keep = |slot: &mut &'a str, value: Raw<'a>| {
             if slot.is_empty() {
                 *slot = value.plain();

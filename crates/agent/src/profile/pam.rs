@@ -94,15 +94,16 @@ fn failure(reason: &str) -> Facts<'static> {
     Facts::new("pam.auth", "login", Outcome::Failure).severity(WARN).with("reason", reason)
 }
 
-/// ` logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=root`: what the other end may choose stands last.
+/// ` logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=root`: the name stands last, and whoever chose it may have put
+/// an address into it.
 fn peer<'a>(facts: Facts<'a>, rest: &'a str) -> Facts<'a> {
-    let (rest, user) = rest.rsplit_once(" user=").unwrap_or((rest, ""));
-    let (rest, host) = rest.rsplit_once(" rhost=").unwrap_or((rest, ""));
-    let host = host.trim_ascii_end();
-    let remote = between(rest, " ruser=", " ").or_else(|| rest.split_once(" ruser=").map(|(_, name)| name));
-    let facts = facts.by_account(user.trim_ascii());
+    let (rest, tail) = rest.split_once(" rhost=").unwrap_or((rest, ""));
+    let (host, tail) = word(tail);
+    let user = tail.trim_ascii_start().strip_prefix("user=").unwrap_or_default();
+    let remote = rest.split_once(" ruser=").map_or("", |(_, name)| name.trim_ascii());
+    let facts = facts.by_account(user);
     let facts = if host.is_empty() { facts } else { facts.from(host) };
-    let facts = facts.with("remote_user", remote.unwrap_or_default());
+    let facts = facts.with("remote_user", remote);
     facts.with("tty", between(rest, " tty=", " ").unwrap_or_default())
 }
 
@@ -165,6 +166,16 @@ mod tests {
                         .with("module", "pam_sss")
                         .with("service", "sshd"),
                 ),
+                // A name that pretends to be an address.
+                (
+                    "pam_unix(sshd:auth): authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=a rhost=198.51.100.1  user=b",
+                    fail("authentication failure")
+                        .actor("a rhost=198.51.100.1  user=b")
+                        .client("192.0.2.7")
+                        .with("tty", "ssh")
+                        .with("module", "pam_unix")
+                        .with("service", "sshd"),
+                ),
                 (
                     "pam_unix(sshd:auth): check pass; user unknown",
                     fail("user unknown").with("module", "pam_unix").with("service", "sshd"),
@@ -186,6 +197,15 @@ mod tests {
                         .with("module", "pam_faillock")
                         .with("service", "sshd"),
                 ),
+            ],
+        );
+    }
+
+    #[test]
+    fn passwords_and_accounts_mean_what_they_say() {
+        check(
+            read,
+            [
                 (
                     "pam_unix(passwd:chauthtok): password changed for alice",
                     Expected::new("pam.password", "password.change", "success")

@@ -115,6 +115,10 @@ fn ended(text: &str) -> Option<Facts<'_>> {
         let stops = text.starts_with("Received signal ");
         return stops.then(|| service("service.stop", Outcome::Success).with("reason", text));
     };
+    if text.contains("Change of username or service not allowed") {
+        // Two names that the client chose, around and before the address: nothing tells which address is the server's word.
+        return Some(disconnect("", text));
+    }
     let (said, rest) = text.split_at_checked(opening.len())?;
     let said = said.trim_ascii_end();
     let (who, named) = ["authenticating user ", "invalid user ", "user "]
@@ -349,6 +353,13 @@ mod tests {
                     "Disconnecting authenticating user root 192.0.2.7 port 4022: Too many authentication failures [preauth]",
                     gone("root", "Too many authentication failures")
                         .order(&["reason", "port"])
+                        .with("phase", "preauth"),
+                ),
+                (
+                    "Disconnecting invalid user a 192.0.2.7 port 4022: Change of username or service not allowed: (a,x) -> (b 198.51.100.1 port 1,x) [preauth]",
+                    Expected::new("sshd.disconnect", "disconnect", "")
+                        .target("service", "ssh")
+                        .with("reason", "Disconnecting invalid user a 192.0.2.7 port 4022: Change of username or service not allowed: (a,x) -> (b 198.51.100.1 port 1,x)")
                         .with("phase", "preauth"),
                 ),
                 ("Connection from 192.0.2.7 port 4022 on 192.0.2.1 port 22 rdomain \"\"", met("").with("port", "4022")),

@@ -128,6 +128,10 @@ fn changes_and_alarms_mean_what_they_say() {
                     .with("syscall", "2"),
             ),
             (
+                "type=AVC msg=audit(1795435200.243:85): apparmor=\"DENIED\" operation=\"open\" profile=\"cupsd\" name=\"/etc/x\" pid=9 comm=\"cupsd\"",
+                event("audit.avc", "access.check", "denied").session("").with("type", "AVC").with("serial", "85"),
+            ),
+            (
                 "SERVICE_STOP pid=1 uid=0 auid=4294967295 ses=4294967295 msg='unit=cron comm=\"systemd\" exe=\"/usr/lib/systemd/systemd\" hostname=? addr=? terminal=? res=success'",
                 Expected::new("audit.service", "service.stop", "success")
                     .severity(9)
