@@ -346,7 +346,7 @@ fn spawn_sources(
         sources.spawn(socket::follow(settings.clone(), maker, mode, feed.clone(), meter));
     }
     if config.reads_stdin() {
-        sources.spawn(stdin::read(maker.of("stdin"), feed));
+        sources.spawn(stdin::follow(maker.of("stdin"), feed, Arc::default()));
     }
     sources
 }

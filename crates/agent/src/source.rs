@@ -50,28 +50,6 @@ impl Chunk {
     pub(crate) fn new(key: &Arc<str>, records: Vec<Record>, mark: Option<Bytes>) -> Self {
         Self { key: Arc::clone(key), records, mark, urgent: false, synced: None }
     }
-
-    /// Chunks of records that were read one after the other, each with how far the source was read with it.
-    pub(crate) fn cut(key: &Arc<str>, items: Vec<(Record, Option<Mark>)>) -> Vec<Self> {
-        let mut chunks: Vec<Self> = Vec::new();
-        let mut bytes = 0;
-        for (record, mark) in items {
-            let length = record.as_ref().length();
-            let mark = mark.map(|mark| mark.to_bytes());
-            match chunks.last_mut() {
-                Some(chunk) if chunk.records.len() < CHUNK_RECORDS && bytes + length <= CHUNK_BYTES => {
-                    bytes += length;
-                    chunk.records.push(record);
-                    chunk.mark = mark;
-                }
-                _ => {
-                    bytes = length;
-                    chunks.push(Self::new(key, vec![record], mark));
-                }
-            }
-        }
-        chunks
-    }
 }
 
 /// How far a file or the systemd journal was read.

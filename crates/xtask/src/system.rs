@@ -38,6 +38,8 @@ const RSYSLOG: Tool = Tool { what: "rsyslog", package: "rsyslog", present: || is
 const NGINX: Tool = Tool { what: "nginx", package: "nginx-light", present: || is_file("/usr/sbin/nginx") };
 const SSHD: Tool = Tool { what: "sshd", package: "openssh-server", present: || is_file("/usr/sbin/sshd") };
 const SSH: Tool = Tool { what: "ssh", package: "openssh-client", present: || in_path("ssh") };
+const JOURNALD: Tool = Tool { what: "systemd-journald", package: "systemd", present: has_journald };
+const PYTHON: Tool = Tool { what: "Python", package: "python3", present: || in_path("python3") };
 
 /// Installs what is missing, saying so; an error names what to install where that can't be done here. Without what is only good to have
 /// things go on, and whoever misses it says so.
@@ -46,7 +48,7 @@ pub(crate) fn provide(needs: Needs) -> Result<()> {
         Needs::Build => (&[COMPILER, LIBCLANG], &[]),
         Needs::Drill => (&[COMPILER, LIBCLANG, STRACE], &[]),
         Needs::Bench => (&[COMPILER, LIBCLANG], &[RSYSLOG]),
-        Needs::Test => (&[COMPILER, LIBCLANG], &[NGINX, SSHD, SSH]),
+        Needs::Test => (&[COMPILER, LIBCLANG], &[NGINX, SSHD, SSH, JOURNALD, PYTHON]),
     };
     if let Err(error) = install(welcome) {
         eprintln!("xtask: going on without: {error:#}");
@@ -109,6 +111,10 @@ fn is_file(path: &str) -> bool {
 /// True if a program of this name is in one of PATH's directories.
 pub(crate) fn in_path(program: &str) -> bool {
     env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+fn has_journald() -> bool {
+    in_path("journalctl") && ["/lib", "/usr/lib"].iter().any(|lib| is_file(&format!("{lib}/systemd/systemd-journald")))
 }
 
 /// Looks where the binding generator does.

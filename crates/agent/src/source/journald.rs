@@ -57,6 +57,7 @@ pub(crate) async fn follow(
     let mark = marks.get(&key).and_then(|bytes| Mark::parse(bytes));
     let follower = Follower::new(mark, settings.units.is_empty());
     let declarer = Declarer::new(&maker);
+    let maker = maker.with_profile(settings.profile);
     let mut reading = Reading { settings, maker, declarer, gathered: Gathered::new(key), follower, mode, feed, meter };
     let mut backoff = Backoff::default();
     loop {

@@ -1,5 +1,7 @@
 //! Entries into records, and what is missing between them.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::{
@@ -31,7 +33,7 @@ pub(super) enum Found {
 /// Entries that are not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Missing {
-    pub(super) reason: &'static str,
+    pub(super) reason: Cow<'static, str>,
     /// The place before, as far as it is known.
     pub(super) from: String,
     /// The place after.
@@ -102,7 +104,7 @@ impl Follower {
             }
             let numbers = self.mark.missing_before(cursor).filter(|_| self.counted);
             return Ok(Some(Missing {
-                reason: "the place at which reading of the systemd journal stopped is no longer there",
+                reason: "the place at which reading of the systemd journal stopped is no longer there".into(),
                 from: resumed.text,
                 to: cursor.text.clone(),
                 lines: numbers.map_or(0, |(first, last)| last - first + 1),
@@ -116,7 +118,7 @@ impl Follower {
         }
         self.suspected = None;
         Ok(Some(Missing {
-            reason: "the systemd journal's counter has a gap",
+            reason: "the systemd journal's counter has a gap".into(),
             from: format!("s={:032x};i={first:x}", cursor.sequence),
             to: format!("s={:032x};i={last:x}", cursor.sequence),
             lines: last - first + 1,
@@ -124,22 +126,26 @@ impl Follower {
     }
 }
 
-/// What journald itself says that it has dropped. Nobody else can: journald sets the transport.
+/// What journald itself, or the kernel's audit, says that it has dropped. Nobody else can: journald sets the transport.
 pub(super) fn dropped(entry: &Entry) -> Option<Missing> {
-    if entry.text("_TRANSPORT") != "driver" {
-        return None;
-    }
-    let reason = match entry.text("MESSAGE_ID") {
-        DROPPED => "journald dropped messages of a unit that sent more than its rate limit allows",
-        MISSED => "journald missed messages of the kernel",
+    let missing = |reason, lines| {
+        let to = String::from_utf8_lossy(&entry.cursor).into_owned();
+        Some(Missing { reason, from: String::new(), to, lines })
+    };
+    let message = entry.message.as_ref().and_then(|message| std::str::from_utf8(message).ok()).unwrap_or_default();
+    let reason = match (entry.text("_TRANSPORT"), entry.text("MESSAGE_ID")) {
+        ("driver", DROPPED) => "journald dropped messages of a unit that sent more than its rate limit allows",
+        ("driver", MISSED) => "journald missed messages of the kernel",
+        // The number counts from boot on, so what is new of it is not known here.
+        ("kernel", _) if message.starts_with("audit: audit_lost=") => {
+            let number = message.split(['=', ' ']).nth(2).unwrap_or_default();
+            return missing(format!("the kernel's audit has lost {number} events since boot").into(), 0);
+        }
         _ => return None,
     };
-    let message = entry.original();
-    let message = String::from_utf8_lossy(&message);
     let number = entry.text("N_DROPPED").parse().ok();
-    let lines = number.or_else(|| message.split(' ').find_map(|word| word.parse().ok())).unwrap_or_default();
-    let place = String::from_utf8_lossy(&entry.cursor).into_owned();
-    Some(Missing { reason, from: String::new(), to: place, lines })
+    let lines = number.or_else(|| message.split(' ').find_map(|word| word.parse().ok()));
+    missing(reason.into(), lines.unwrap_or_default())
 }
 
 /// What an entry says of itself.

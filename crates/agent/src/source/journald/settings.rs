@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::Profile;
+
 /// A reading of the systemd journal, by `journalctl` (systemd 236 or later). The agent's account needs to be in the group
 /// `systemd-journal`: of entries that it may not see it would believe that they are missing, and say so.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -16,6 +18,9 @@ pub struct JournaldSettings {
     /// Folder that holds the journal's files, for a container's journal or a copy. Default: this machine's journal.
     #[serde(default)]
     pub directory: Option<PathBuf>,
+    /// By which words the messages are understood. Default: by the program that wrote each.
+    #[serde(default)]
+    pub profile: Profile,
 }
 
 impl JournaldSettings {

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use super::*;
-use crate::{scrub::Scrubber, source::Chunk};
+use crate::{Profile, scrub::Scrubber, source::Chunk};
 
 fn entry(cursor: &str, lines: &str) -> Entry {
     let mut parser = Parser::default();
@@ -141,6 +141,9 @@ fn what_journald_dropped_is_said_only_by_journald() {
     assert_eq!(dropped(&format!("{id}{text}_TRANSPORT=journal")), None);
     let missed = "MESSAGE_ID=e9bf28e6e834481bb6f48f548ad13606\nMESSAGE=Missed 12 kernel messages\n_TRANSPORT=driver";
     assert_eq!(dropped(missed), Some(12));
+    let audit = "MESSAGE=audit: audit_lost=41 audit_rate_limit=0 audit_backlog_limit=64";
+    assert_eq!(dropped(&format!("{audit}\n_TRANSPORT=kernel")), Some(0));
+    assert_eq!(dropped(&format!("{audit}\n_TRANSPORT=syslog")), None);
     assert_eq!(dropped("MESSAGE=Suppressed 3 messages from x\n_TRANSPORT=driver"), None);
 }
 
@@ -220,14 +223,14 @@ impl Journald {
     }
 
     fn follow(&self, mark: Option<Bytes>) -> Following {
-        let settings = JournaldSettings { units: Vec::new(), directory: Some(self.log()) };
+        let settings = JournaldSettings { units: Vec::new(), directory: Some(self.log()), profile: Profile::Auto };
         let marks = mark.map(|mark| (Arc::from(settings.key()), mark)).into_iter().collect();
         let maker = Maker::new("ours", "", Arc::new(Scrubber::new(&[]).unwrap())).of("journald");
         let (sender, chunks) = mpsc::channel(1);
         let meter = Arc::new(Meter::default());
         let task =
             tokio::spawn(follow(settings, maker, Arc::new(marks), Mode::Follow, Feed::new(sender), Arc::clone(&meter)));
-        Following { chunks, task, meter, mark: None, lost: Vec::new() }
+        Following { chunks, task, meter, mark: None, lost: Vec::new(), actions: Vec::new() }
     }
 }
 
@@ -254,6 +257,8 @@ struct Following {
     mark: Option<Bytes>,
     /// Attributes of the losses that were declared.
     lost: Vec<Vec<KeyValue>>,
+    /// What was done, of messages that say so.
+    actions: Vec<String>,
 }
 
 impl Following {
@@ -270,6 +275,7 @@ impl Following {
                 if core.event_name == "agent.loss" {
                     self.lost.push(content.attributes);
                 } else if core.program != "systemd-journald" {
+                    self.actions.extend(Some(core.action).filter(|action| !action.is_empty()));
                     all.push((core.program, content));
                 }
             }
@@ -306,7 +312,7 @@ async fn a_real_journal_is_read_through_rotations_and_restarts() {
     let mut following = journald.follow(None);
     journald.send("app", b"end 1");
     let messages = following.up_to("end 1").await;
-    assert_eq!(messages[0].0, "sshd");
+    assert_eq!((messages[0].0.as_str(), following.actions[0].as_str()), ("sshd", "login"));
     assert_eq!(originals(&messages)[1..], [&b"\xff\x00 two\nlines"[..], b"end 1"]);
     for round in 0..5 {
         for number in 0..200 {
