@@ -72,3 +72,23 @@ fn numbers_end_without_a_panic() {
     spool.active.number = u64::MAX;
     assert!(matches!(spool.roll(), Err(SpoolError::Overflow(_))));
 }
+
+#[test]
+fn what_does_not_give_its_hash_is_not_carried_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = spool(&dir);
+    for wrong in [false, true, false] {
+        let mut batch = spool.seal(&mut block()).unwrap();
+        if wrong {
+            batch.secret = BatchSecret::new([7; 32]);
+        }
+        frame::encode_batch(&mut spool.frame, spool.active.spot(), 1, &batch, &[]);
+        spool.write().unwrap();
+        (spool.tip.next, spool.tip.hash) = (batch.end(), batch.hash);
+    }
+    let (epoch, from) = (spool.epoch, SourceSeq::new(0));
+    let done = spool.rechain(spool.identity.clone(), Epoch::new(2), None, (epoch, from), false).unwrap();
+    assert_eq!((done.batches, spool.state().next), (2, SourceSeq::new(2)));
+    let lost = crate::Lost { epoch, from: SourceSeq::new(1), to: Some(SourceSeq::new(2)) };
+    assert_eq!(done.damage.lost, [lost]);
+}

@@ -15,6 +15,8 @@ fn what_is_appended_is_read_in_order() {
     let mut spool = folder.create();
     assert_eq!(spool.append(&mut block(["a", "b"]), &[mark("f", "2")]).unwrap(), Place { epoch: EPOCH, end: seq(2) });
     assert_eq!(read_from(&spool, 0, 0), [], "nothing is durable yet");
+    spool.release(EPOCH, seq(2), u64::MAX).unwrap();
+    assert_eq!(spool.state().released, seq(0), "what is not durable can't have been acknowledged");
     spool.attest(100, seen()).unwrap();
     spool.append(&mut block(["c"]), &[mark("f", "3"), mark("g", "1")]).unwrap();
     assert_eq!(read_from(&spool, 0, 0), [batch(0, &["a", "b"]), Read::Head(100)]);

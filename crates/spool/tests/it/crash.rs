@@ -155,3 +155,32 @@ fn segments_are_deleted_from_the_oldest_on() {
         assert_eq!(read_from(&spool, 38, 0).len(), 3);
     }
 }
+
+#[test]
+fn pages_of_what_was_never_synced_may_be_there_in_any_order() {
+    let folder = Folder::new();
+    let mut spool = folder.create();
+    spool.append(&mut block(["durable"]), &[]).unwrap();
+    spool.sync().unwrap();
+    let synced = usize::try_from(spool.state().bytes).unwrap();
+    for number in 0..3 {
+        spool.append(&mut block([noise(number, 5_000)]), &[]).unwrap();
+    }
+    let written = fs::read(&folder.segments()[0]).unwrap();
+    // The first page of them is missing, the others are there.
+    let mut bytes = written.clone();
+    bytes[synced..synced + 4_096].fill(0);
+    let copy = folder.copy();
+    fs::write(&copy.segments()[0], &bytes).unwrap();
+    let opened = copy.open();
+    assert_eq!((opened.damage, opened.torn_bytes), (None, (written.len() - synced) as u64));
+    assert_eq!(read_from(&opened.spool.unwrap(), 0, 0), [batch(0, &["durable"])]);
+    // Once they were synced, a later frame tells.
+    spool.sync().unwrap();
+    spool.append(&mut block(["after"]), &[]).unwrap();
+    drop(spool);
+    let mut bytes = fs::read(&folder.segments()[0]).unwrap();
+    bytes[synced..synced + 4_096].fill(0);
+    fs::write(&folder.segments()[0], &bytes).unwrap();
+    assert!(folder.open().damage.is_some());
+}

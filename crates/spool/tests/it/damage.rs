@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
+use proptest::prelude::*;
 use sigillo_model::ids::Epoch;
 use sigillo_spool::{Lost, Spool, SpoolError, set_aside};
 
@@ -185,4 +186,141 @@ fn what_rots_while_it_is_read_is_not_sent() {
     fs::write(path, bytes).unwrap();
     let error = std::iter::repeat_with(|| reader.next()).find_map(Result::err).unwrap();
     assert!(matches!(error, SpoolError::Rotten { segment: 2, .. }), "{error}");
+}
+
+/// Bytes of one of the frames of [`large`], which are alike but for the digits of their marks.
+fn frame_bytes(folder: &Folder) -> usize {
+    let bytes = |path: &PathBuf| fs::metadata(path).unwrap().len();
+    let header =
+        u64::from(u32::from_be_bytes(fs::read(&folder.segments()[2]).unwrap()[16..20].try_into().unwrap())) + 28;
+    usize::try_from((bytes(&folder.segments()[2]) - header) / 7).unwrap()
+}
+
+#[test]
+fn what_another_spool_holds_in_the_same_place_is_found() {
+    let (folder, other) = (large(), Folder::new());
+    let mut spool = other.create();
+    for number in 0..40 {
+        // The same lengths, other bytes.
+        spool.append(&mut block([noise(number + 100, 10_000)]), &[mark("f", &number.to_string())]).unwrap();
+    }
+    spool.attest(7, seen()).unwrap();
+    drop(spool);
+    let (ours, theirs) = (folder.segments(), other.segments());
+    let whole = |paths: &[PathBuf], index: usize| fs::read(&paths[index]).unwrap();
+    assert_eq!(whole(&ours, 2).len(), whole(&theirs, 2).len());
+    // A whole segment; one frame, its last and one in the middle; the last segment; its head alone.
+    let frame = frame_bytes(&folder);
+    let (all, last) = (whole(&ours, 2).len(), whole(&ours, 5).len());
+    for (index, from, to) in
+        [(2, 0, all), (2, all - frame, all), (2, all - 3 * frame, all - 2 * frame), (5, 0, last), (5, last - 600, last)]
+    {
+        let copy = folder.copy();
+        let mut bytes = whole(&ours, index);
+        bytes[from..to].copy_from_slice(&whole(&theirs, index)[from..to]);
+        fs::write(&copy.segments()[index], bytes).unwrap();
+        assert!(copy.open().damage.is_some(), "segment {index} from {from}");
+    }
+}
+
+/// What is done to one of the files.
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    Overwrite(usize, usize),
+    Cut(usize),
+    Insert(usize, usize),
+    Remove(usize, usize),
+    /// The first of so many zeros, as a disk gives them.
+    Zeros(usize, usize),
+    Delete,
+    /// Another file's bytes.
+    Copy(usize),
+    /// Renamed to the number after the last.
+    Beyond,
+}
+
+fn harm() -> impl Strategy<Value = (usize, Harm)> {
+    let place = || (any::<u16>().prop_map(usize::from), 1_usize..20_000);
+    let harm = prop_oneof![
+        place().prop_map(|(at, length)| Harm::Overwrite(at, length)),
+        place().prop_map(|(at, _)| Harm::Cut(at)),
+        place().prop_map(|(at, length)| Harm::Insert(at, length)),
+        place().prop_map(|(at, length)| Harm::Remove(at, length)),
+        place().prop_map(|(at, length)| Harm::Zeros(at, length)),
+        Just(Harm::Delete),
+        (0_usize..7).prop_map(Harm::Copy),
+        Just(Harm::Beyond),
+    ];
+    (0_usize..7, harm)
+}
+
+fn apply(files: &[PathBuf], (index, harm): (usize, Harm)) {
+    let path = &files[index % files.len()];
+    let Ok(mut bytes) = fs::read(path) else { return };
+    let place = |at: usize, length: usize| {
+        let at = at % (bytes.len() + 1);
+        at..(at + length).min(bytes.len())
+    };
+    match harm {
+        Harm::Overwrite(at, length) => {
+            let place = place(at, length);
+            let noise = noise(at as u64, place.len());
+            bytes[place].copy_from_slice(&noise);
+        }
+        Harm::Cut(at) => bytes.truncate(place(at, 0).start),
+        Harm::Insert(at, length) => {
+            let at = place(at, 0).start;
+            bytes.splice(at..at, noise(at as u64, length));
+        }
+        Harm::Remove(at, length) => {
+            let place = place(at, length);
+            bytes.drain(place);
+        }
+        Harm::Zeros(at, length) => {
+            let place = place(at, length);
+            bytes[place].fill(0);
+        }
+        Harm::Delete => return fs::remove_file(path).unwrap(),
+        Harm::Copy(other) => bytes = fs::read(&files[other % files.len()]).unwrap_or(bytes),
+        Harm::Beyond => {
+            let last = files.iter().rfind(|path| path.exists());
+            let Some(number) = last.and_then(|path| path.file_stem()?.to_str()?.parse::<u64>().ok()) else { return };
+            let to = path.with_file_name(format!("{:020}.spool", number + 1));
+            return fs::rename(path, to).unwrap();
+        }
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_is_done_what_is_left_is_carried_over_once(harms in proptest::collection::vec(harm(), 1..4)) {
+        let folder = large();
+        let mut files = folder.segments();
+        let segments = files.len();
+        files.insert(0, folder.path().join("head-key"));
+        for harm in harms {
+            apply(&files, harm);
+        }
+        let all: Vec<Vec<u8>> = (0..40).map(|number| noise(number, 10_000)).collect();
+        let opened = folder.open();
+        let left = match (opened.spool, opened.damage) {
+            (Some(spool), Some(_)) => salvage(spool, &folder),
+            // Nothing that matters was hit, or the oldest segments are missing, which only the journal can tell.
+            (Some(spool), None) => {
+                let first = spool.state().first_retained.get();
+                let read = read_from(&spool, first, 7);
+                assert_eq!(read.len(), 40 - usize::try_from(first).unwrap());
+                return Ok(());
+            }
+            (None, damage) => {
+                assert!(damage.is_some() || folder.segments().is_empty());
+                return Ok(());
+            }
+        };
+        // In order, each at most once, and nothing else.
+        let mut rest = all.iter();
+        prop_assert!(left.iter().all(|line| rest.any(|other| other == line)), "of {} segments", segments);
+    }
 }

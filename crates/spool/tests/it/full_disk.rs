@@ -71,6 +71,10 @@ fn a_full_disk_loses_nothing_and_leaves_nothing_half_written() {
             let error = spool.rechain(identity(), epoch, None, (EPOCH, seq(0)), false).unwrap_err();
             assert!(error.is_full(), "{error}");
             assert_eq!(read_from(&spool, spool.state().first_retained.get(), heads), before);
+            let begun = |name: &str| name.contains(".new");
+            assert!(
+                fs::read_dir(&options.dir).unwrap().all(|entry| !begun(entry.unwrap().file_name().to_str().unwrap()))
+            );
         }
         let first = spool.state().first_retained.get();
         let all: Vec<Read> = (first..next).map(|number| Read::Batch(number, vec![line(number)])).collect();
