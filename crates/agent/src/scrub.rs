@@ -25,6 +25,8 @@ const CUSTOM_MAX: usize = 64;
 /// Memory that one compiled pattern may take.
 const PATTERN_MAX_BYTES: usize = 1 << 20;
 const NAME_MAX_BYTES: usize = 40;
+/// Longest name of a program that is told from the name of a secret. Bounded, since a long line may have thousands of places.
+const PROGRAM_MAX_BYTES: usize = 32;
 
 /// A pattern of one's own.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -167,14 +169,16 @@ impl Pattern {
 /// Whether the word that holds this place names a program: `(passwd:chauthtok)` as PAM writes it, or a tag before a known message.
 fn is_program(line: &[u8], at: usize) -> bool {
     let before = line.get(..at).unwrap_or_default();
-    let word = before.iter().rev().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
+    let word = before
+        .iter()
+        .rev()
+        .take(PROGRAM_MAX_BYTES)
+        .take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_')
+        .count();
     let opens = before.len().checked_sub(word + 1).and_then(|place| before.get(place)) == Some(&b'(');
     let rest = line.get(at..).unwrap_or_default();
-    let pam = rest.iter().position(|byte| *byte == b':').is_some_and(|colon| {
-        let name = rest.get(..colon).unwrap_or_default();
-        name.iter().all(u8::is_ascii_alphanumeric)
-    });
-    opens && pam || rest.starts_with(b"passwd: password ") || rest.starts_with(b"passwd: pam_")
+    let pam = || rest.iter().take(PROGRAM_MAX_BYTES).find(|byte| !byte.is_ascii_alphanumeric()) == Some(&b':');
+    opens && pam() || rest.starts_with(b"passwd: password ") || rest.starts_with(b"passwd: pam_")
 }
 
 /// One bit per built-in pattern that has no needles.

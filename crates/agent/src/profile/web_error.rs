@@ -14,6 +14,9 @@ use crate::{
     when::{self, Clock},
 };
 
+/// Places that may be the client's which are tried.
+const PLACES_MAX: usize = 16;
+
 /// `2026/11/23 12:00:00 [error] 12#34: *5 MESSAGE, client: A, server: S, request: "R", host: "H", referrer: "…"`
 pub(super) fn nginx<'a>(text: &'a str, clock: Clock<'_>) -> Option<Facts<'a>> {
     // A line that came by syslog has its time in the header.
@@ -25,7 +28,7 @@ pub(super) fn nginx<'a>(text: &'a str, clock: Clock<'_>) -> Option<Facts<'a>> {
     let severity = number(level)?;
     let (_process, message) = rest.split_once(": ")?;
     // What the client sent stands in the message and in the request: the last place that reads right is the server's own.
-    let known = message.rmatch_indices(", client: ").find_map(|(place, key)| {
+    let known = message.rmatch_indices(", client: ").take(PLACES_MAX).find_map(|(place, key)| {
         let (client, rest) = message.get(place + key.len()..)?.split_once(", server: ")?;
         Some((message.get(..place)?, client, rest))
     });
