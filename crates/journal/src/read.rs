@@ -4,9 +4,10 @@ use std::{ops::Range, sync::Arc};
 
 use sigillo_model::{
     audit::{Fault, Finding},
+    batch::epoch_opening,
     chain,
     entry::Entry,
-    ids::{ChainHash, Epoch, Origin, ReceiptTime, RetentionId, SourceId, SourceSeq},
+    ids::{BatchHash, ChainHash, Epoch, Origin, ReceiptTime, RetentionId, SourceId, SourceSeq},
     statement::{Erasure, Purge},
 };
 use tokio::sync::watch;
@@ -89,6 +90,33 @@ impl Reader {
         orders::refuses(&self.store, self.head().size, erasure)
     }
 
+    /// The value of a source's own chain right before its record of this number: the hash of the batch that ends there, or the opening
+    /// of an epoch that has none. `None` if the durable batches have no such place.
+    pub fn source_hash(&self, source: SourceId, epoch: Epoch, next: SourceSeq) -> Result<Option<BatchHash>, ReadError> {
+        let place = (u128::from(epoch.get()) << 64) | u128::from(next.get());
+        // Epochs are numbered from 1.
+        let Some(below) = place.checked_sub(1).filter(|_| epoch.get() > 0) else { return Ok(None) };
+        let last = [source.as_bytes().as_slice(), &below.to_be_bytes()].concat();
+        let before = self.store.scan(Table::Batches, &last, Direction::Backward, 0)?.into_iter().next();
+        let before = before.filter(|(key, _)| key.starts_with(source.as_bytes()));
+        let opens = next.get() == 0;
+        let Some((_, value)) = before else {
+            return Ok(opens.then(|| epoch_opening(&self.origin, source, epoch, None)));
+        };
+        let seq = named_sequence(&value)?;
+        if seq >= self.head().size {
+            return Ok(None);
+        }
+        let stored = named_entry(self.store.as_ref(), seq)?;
+        let entry = stored.entry()?;
+        let end = entry.source_seq.checked_add(u64::from(entry.count));
+        Ok(if entry.epoch == epoch {
+            (end == Some(next)).then_some(entry.batch_hash)
+        } else {
+            opens.then(|| epoch_opening(&self.origin, source, epoch, Some(entry.batch_hash)))
+        })
+    }
+
     /// The entries of one source, newest first.
     pub fn source_entries_newest_first(
         &self,
@@ -112,19 +140,28 @@ impl Reader {
             .take_while(move |pair| pair.as_ref().map_or(true, |(key, _)| key.starts_with(source.as_bytes())))
             .filter_map(move |pair| {
                 let entry = pair.map_err(ReadError::from).and_then(|(_, value)| {
-                    let seq =
-                        layout::read_u64(&value).ok_or_else(|| derived(0, "the memory of a batch is no sequence"))?;
+                    let seq = named_sequence(&value)?;
                     if seq >= size {
                         return Ok(None);
                     }
-                    let key = layout::tail_key(seq);
-                    let missing = || derived(seq, "an entry is missing that the memory of batches names");
-                    let bytes = store.get(Table::Tail, &key)?.ok_or_else(missing)?;
-                    StoredEntry::read(&key, bytes.into()).map(Some)
+                    named_entry(store.as_ref(), seq).map(Some)
                 });
                 entry.transpose()
             })
     }
+}
+
+/// The sequence that the memory of a batch names.
+fn named_sequence(value: &[u8]) -> Result<u64, ReadError> {
+    layout::read_u64(value).ok_or_else(|| derived(0, "the memory of a batch is no sequence"))
+}
+
+/// The entry that the memory of a batch names.
+fn named_entry(store: &dyn Store, seq: u64) -> Result<StoredEntry, ReadError> {
+    let key = layout::tail_key(seq);
+    let missing = || derived(seq, "an entry is missing that the memory of batches names");
+    let bytes = store.get(Table::Tail, &key)?.ok_or_else(missing)?;
+    StoredEntry::read(&key, bytes.into())
 }
 
 /// A stored entry, with the bytes as they were written.

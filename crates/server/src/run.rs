@@ -41,6 +41,7 @@ use crate::{
     identity::Identities,
     ingest::{
         grpc::{self, IngestService},
+        heads::{self, Heads},
         pace::Pace,
     },
     log,
@@ -125,9 +126,10 @@ pub async fn run(
     let tls = Arc::new(Tls::load(settings.tls.clone())?);
     let metrics = telemetry::metrics()?;
     let prepared = log::prepare(&settings)?;
-    let (opened, known) = open(&settings, prepared.as_ref().map(log::Prepared::receipt_key)).await?;
+    let (opened, known, history) = open(&settings, prepared.as_ref().map(log::Prepared::receipt_key)).await?;
     let journal = opened.journal.clone();
-    let start = Start { settings, listeners, clock: Arc::new(clock), controls, tls, metrics, prepared, opened, known };
+    let start =
+        Start { settings, listeners, clock: Arc::new(clock), controls, tls, metrics, prepared, opened, known, history };
     let served = serve(start).await;
     // After a failure, too: until it is closed, the journal's threads are in the middle of something.
     let closed = journal.close().await.map_err(ServerError::Close);
@@ -147,11 +149,12 @@ struct Start {
     prepared: Option<log::Prepared>,
     opened: Opened,
     known: ClassNames,
+    history: heads::History,
 }
 
 /// Serves until the server is asked to stop. Everything that was taken is with the journal then.
 async fn serve(start: Start) -> Result<(), ServerError> {
-    let Start { settings, listeners, clock, controls, tls, metrics, prepared, opened, known } = start;
+    let Start { settings, listeners, clock, controls, tls, metrics, prepared, opened, known, history } = start;
     let journal = opened.journal.clone();
     let own = Own::start(journal.clone(), Arc::clone(&clock), &host());
     record_start(&own, &settings, &opened, &clock, &known).await?;
@@ -170,6 +173,7 @@ async fn serve(start: Start) -> Result<(), ServerError> {
         identities: Arc::clone(&identities),
         own: own.clone(),
         pace: Pace::default(),
+        heads: Heads::new(journal.clone(), own.clone(), history),
         clock: Arc::clone(&clock),
         health: health.clone(),
         limits: settings.limits,
@@ -189,9 +193,13 @@ async fn serve(start: Start) -> Result<(), ServerError> {
     });
     let log_service = log::LogService::new(resources.clone(), Arc::clone(&identities));
     let sources_service = SourcesService::new(Arc::clone(&sources), Arc::clone(&identities), journal.clone());
+    // If the last start and this one have read much, the next one need not.
+    ingest.heads.attend().await;
     let routes = Routes::new(health_service)
         .add_service(reflection()?)
-        .add_service(IngestServer::new(IngestService::new(ingest)).max_decoding_message_size(MESSAGE_MAX_BYTES))
+        .add_service(
+            IngestServer::new(IngestService::new(Arc::clone(&ingest))).max_decoding_message_size(MESSAGE_MAX_BYTES),
+        )
         .add_service(
             QueryServer::new(QueryService::new(Arc::clone(&reading))).max_decoding_message_size(REQUEST_MAX_BYTES),
         )
@@ -244,6 +252,7 @@ async fn serve(start: Start) -> Result<(), ServerError> {
         task.await?;
     }
     controlling.await?;
+    ingest.heads.attend().await;
     let head = journal.head();
     own.note(Event::new("journal.stopped").body("the server stops").number("size", head.size)).await;
     Ok(())
@@ -279,8 +288,11 @@ fn control(
     })
 }
 
-/// Opens the journal and reads its register of classes, which the configuration must not contradict.
-async fn open(settings: &Settings, receipt_key: Option<Arc<SigningKey>>) -> Result<(Opened, ClassNames), ServerError> {
+/// Opens the journal, reads its register of classes, which the configuration must not contradict, and the keys of signed heads.
+async fn open(
+    settings: &Settings,
+    receipt_key: Option<Arc<SigningKey>>,
+) -> Result<(Opened, ClassNames, heads::History), ServerError> {
     let options = Options {
         reserve_bytes: settings.reserve_bytes,
         queue_bytes: settings.limits.queue_bytes,
@@ -291,9 +303,10 @@ async fn open(settings: &Settings, receipt_key: Option<Arc<SigningKey>>) -> Resu
     tokio::task::spawn_blocking(move || {
         make_private(&options.dir)?;
         let opened = Journal::open(&options)?;
-        let known = register::read(&opened.journal.reader()).and_then(|known| register::merge(&configured, known));
-        match known {
-            Ok(known) => Ok((opened, known)),
+        let reader = opened.journal.reader();
+        let known = register::read(&reader).and_then(|known| register::merge(&configured, known));
+        match known.and_then(|known| Ok((known, heads::read(&reader)?))) {
+            Ok((known, history)) => Ok((opened, known, history)),
             Err(error) => {
                 // Refused, but in good order.
                 Handle::current().block_on(opened.journal.close()).map_err(ServerError::Close)?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod grpc;
+pub(crate) mod heads;
 pub(crate) mod pace;
 pub(crate) mod shape;
 pub(crate) mod tenants;

@@ -8,6 +8,8 @@ use std::{
 
 use sigillo_model::ids::SourceId;
 
+/// Attribute of own records: so many of this source, before this one, were left out because they came too fast.
+pub(crate) const LEFT_OUT: &str = "left_out_before";
 /// Own records that a source can cause at once.
 const BURST: u32 = 10;
 /// After so long it can cause another one.

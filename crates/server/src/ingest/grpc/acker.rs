@@ -3,10 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use sigillo_journal::{Receipt, Refusal, SubmitError};
-use sigillo_model::ids::{BatchHash, Epoch, SourceSeq};
+use sigillo_model::{
+    ids::{BatchHash, Count, Epoch, SourceSeq},
+    state::SourceState,
+};
 use sigillo_proto::v1::{self, AppendResponse, RefusalKind, append_response::Message as Answer};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -15,8 +18,13 @@ use tonic::Status;
 use super::{
     InFlight, Item, Shared, Stop,
     news::{self, NEWS_EVERY},
+    wait,
 };
-use crate::{config::SourceSettings, own::Event};
+use crate::{
+    config::SourceSettings,
+    ingest::heads::{HeadRefused, Registered},
+    own::Event,
+};
 
 /// The way to the sender.
 pub(super) struct Answers {
@@ -61,14 +69,18 @@ pub(super) struct Acker {
     shared: Arc<Shared>,
     source: Arc<SourceSettings>,
     answers: Answers,
+    /// Where the source stands by what came on this stream, durably.
+    at: Option<SourceState>,
+    /// Time of its newest head that is a durable record.
+    head_time: u64,
 }
 
 impl Acker {
     pub(super) fn new(shared: Arc<Shared>, source: Arc<SourceSettings>, answers: Answers) -> Self {
-        Self { shared, source, answers }
+        Self { shared, source, answers, at: None, head_time: 0 }
     }
 
-    pub(super) async fn run(self, mut items: mpsc::Receiver<Item>) {
+    pub(super) async fn run(mut self, mut items: mpsc::Receiver<Item>) {
         let mut told = None;
         let mut news_at = Instant::now() + NEWS_EVERY;
         // When this returns, the queue closes and the receiver ends with it.
@@ -85,12 +97,15 @@ impl Acker {
             };
             let Some(item) = item else { return };
             let sent = match item {
-                Item::Welcome(welcome, shown) => {
+                Item::Welcome(welcome, shown, state) => {
                     told = Some(shown);
+                    (self.at, self.head_time) = (state, welcome.head_time_unix_nano);
                     self.answers.send(Answer::Welcome(*welcome)).await
                 }
                 Item::Answer(answer) => self.answers.send(*answer).await,
                 Item::Batch(batch) => self.acknowledge(*batch).await,
+                Item::HeadKey { key, reason, done } => self.register(key, reason, done).await,
+                Item::Head(note) => self.take(&note).await,
                 Item::End(answer, status) => {
                     self.end(answer, status).await;
                     Err(Gone)
@@ -110,7 +125,7 @@ impl Acker {
         self.answers.send(Answer::News(shown.into())).await
     }
 
-    async fn acknowledge(&self, batch: InFlight) -> Result<(), Gone> {
+    async fn acknowledge(&mut self, batch: InFlight) -> Result<(), Gone> {
         let answer = match batch.pending.answer().await {
             Ok(answer) => answer,
             Err(SubmitError::Refused(refusal)) => {
@@ -127,7 +142,50 @@ impl Acker {
             self.shared.sources.declares(self.source.id, batch.declared);
         }
         metrics::histogram!("sigillo_ack_seconds").record(batch.arrived.elapsed().as_secs_f64());
-        self.answers.send(Answer::Ack(ack(&answer))).await
+        let Receipt { epoch, first, count, batch_hash, .. } = *receipt;
+        let (next, count) = (first.get() + u64::from(count), Count::default());
+        self.at = Some(SourceState { epoch, next: SourceSeq::new(next), head: batch_hash, count });
+        let missing =
+            (!receipt.repeated).then(|| self.shared.heads.count_batch(self.source.id, Instant::now().into_std()));
+        self.answers.send(Answer::Ack(ack(&answer, self.head_time))).await?;
+        match missing.flatten() {
+            Some(missing) => self.stop(self.shared.missing_head(&self.source, &missing, self.at).await).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Registers the key of the source's next head, if another one is known or none.
+    async fn register(&mut self, key: [u8; 32], reason: String, done: oneshot::Sender<()>) -> Result<(), Gone> {
+        let Shared { heads, pace, .. } = &*self.shared;
+        let source = &self.source;
+        match heads.register(source.id, &source.name, key, reason, || pace.turn(source.id)).await {
+            Ok(Registered::Now) => self.head_time = 0,
+            Ok(Registered::Before) => {}
+            // An alarm that must not be left out: the sender is held back instead.
+            Ok(Registered::TooFast) => {
+                return self.stop(wait(&"keys of signed heads are registered too fast")).await;
+            }
+            Err(error) => return self.stop(unrecorded(&error)).await,
+        }
+        // The receiver goes on; if it does not, the stream ends.
+        let _ = done.send(());
+        Ok(())
+    }
+
+    async fn take(&mut self, note: &[u8]) -> Result<(), Gone> {
+        match self.shared.heads.take(self.source.id, &self.source.name, note, self.at).await {
+            Ok(time_ns) => self.head_time = time_ns,
+            Err(HeadRefused::Wrong(wrong)) => {
+                let stop = self.shared.wrong_head(&self.source, &wrong, note, self.at).await;
+                return self.stop(stop).await;
+            }
+            Err(error) => return self.stop(unrecorded(&error)).await,
+        }
+        let (epoch, next_sequence) = self.at.map_or((0, 0), |at| (at.epoch.get(), at.next.get()));
+        let ack = v1::Ack { epoch, next_sequence, receipt: None, head_time_unix_nano: self.head_time };
+        self.answers.send(Answer::Ack(ack)).await?;
+        self.shared.heads.attend().await;
+        Ok(())
     }
 
     async fn stop(&self, stop: Stop) -> Result<(), Gone> {
@@ -205,7 +263,13 @@ impl Acker {
     }
 }
 
-fn ack(answer: &sigillo_journal::Answer) -> v1::Ack {
+/// What a sender is told whose key or head could not become a record.
+fn unrecorded(error: &dyn std::error::Error) -> Stop {
+    tracing::error!(%error, "a signed head or its key could not be recorded");
+    Stop::Tell(None, Status::unavailable("the signed head could not be recorded: send it again"))
+}
+
+fn ack(answer: &sigillo_journal::Answer, head_time_unix_nano: u64) -> v1::Ack {
     let sigillo_journal::Answer { receipt, proof } = answer;
     let path = proof.iter().flat_map(|proof| proof.frame.path(proof.index)).flat_map(|hash| *hash.as_bytes());
     v1::Ack {
@@ -223,6 +287,6 @@ fn ack(answer: &sigillo_journal::Answer) -> v1::Ack {
             frame_path: path.collect::<Vec<u8>>().into(),
             frame_note: proof.as_ref().map(|proof| proof.frame.note().clone()).unwrap_or_default(),
         }),
-        ..v1::Ack::default()
+        head_time_unix_nano,
     }
 }

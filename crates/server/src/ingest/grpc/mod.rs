@@ -11,12 +11,16 @@ mod streams;
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use sigillo_journal::{Journal, Pending, SubmitError};
-use sigillo_model::ids::{BatchHash, Epoch, SourceSeq};
+use sigillo_model::{
+    ids::{BatchHash, Epoch, SourceSeq},
+    state::SourceState,
+};
 use sigillo_proto::v1::{
     self, AppendRequest, AppendResponse, RefusalKind, append_response::Message as Answer, ingest_server::Ingest,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Response, Status, Streaming};
@@ -27,7 +31,10 @@ use crate::{
     config::{Limits, SourceSettings},
     health::Health,
     identity::{Identities, Peer},
-    ingest::pace::Pace,
+    ingest::{
+        heads::{BATCHES_MAX, Heads, Missing, WITHOUT_HEAD_MAX, Wrong},
+        pace::{LEFT_OUT, Pace},
+    },
     log::Resources,
     own::{Event, Own},
     sources::{Declared, Sources},
@@ -43,9 +50,6 @@ const INFLIGHT_BATCHES: usize = 512;
 const ANSWERS: usize = 32;
 /// How long a sender is asked to wait when there is no room or no trusted time, milliseconds.
 const WAIT_MS: u32 = 5_000;
-
-/// Attribute of own records: so many of this source, before this one, were left out because they came too fast.
-const LEFT_OUT: &str = "left_out_before";
 
 /// The service.
 #[derive(Debug)]
@@ -64,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) own: Own,
     /// How many of them each source can cause.
     pub(crate) pace: Pace,
+    /// Signed heads.
+    pub(crate) heads: Heads,
     /// Time of receipt.
     pub(crate) clock: Arc<Clock>,
     /// What the world is told of this server.
@@ -115,12 +121,16 @@ impl Ingest for IngestService {
 
 /// What the acker is to do, in order.
 enum Item {
-    /// Answer this, and tell of checkpoints that are newer than what it tells of.
-    Welcome(Box<v1::Welcome>, news::Told),
+    /// Answer this, and tell of checkpoints that are newer than what it tells of. The source stands so.
+    Welcome(Box<v1::Welcome>, news::Told, Option<SourceState>),
     /// Answer this.
     Answer(Box<Answer>),
     /// Wait until the batch is durable, then acknowledge it.
     Batch(Box<InFlight>),
+    /// Register this key, with the sender's reason, and tell the receiver that it is done.
+    HeadKey { key: [u8; 32], reason: String, done: oneshot::Sender<()> },
+    /// Check this signed head, make it a record, then acknowledge it.
+    Head(Bytes),
     /// Answer this, if anything, and end the stream with this status.
     End(Option<Box<Answer>>, Status),
 }
@@ -175,6 +185,63 @@ impl Shared {
         if let Some(left_out) = self.pace.turn(source.id) {
             self.own.note(event.number(LEFT_OUT, left_out)).await;
         }
+    }
+
+    /// What a sender is told of a head that says something wrong. Somebody else may be signing, or have altered what it keeps: an alarm.
+    async fn wrong_head(&self, source: &SourceSettings, wrong: &Wrong, note: &[u8], at: Option<SourceState>) -> Stop {
+        let message = format!("a signed head is wrong: {wrong}");
+        tracing::warn!(message, "a signed head is refused");
+        let event = Event::new("source.head_invalid")
+            .body(format!("source {} has sent a signed head that is wrong: {wrong}", source.name))
+            .text("differs", wrong.name())
+            .text("note", String::from_utf8_lossy(note));
+        self.head_alarm(source, event, message, at).await
+    }
+
+    /// What a sender is told that has a key and signs no heads.
+    async fn missing_head(&self, source: &SourceSettings, missing: &Missing, at: Option<SourceState>) -> Stop {
+        let Missing { batches, during } = missing;
+        let seconds = during.as_secs();
+        let message = format!(
+            "{batches} batches came within {seconds} s without a signed head: a head is due every {BATCHES_MAX} batches and              {} s at least",
+            WITHOUT_HEAD_MAX.as_secs()
+        );
+        tracing::warn!(batches, seconds, "signed heads are missing");
+        let event = Event::new("source.head_missing")
+            .body(format!("source {} sends batches without a signed head: {message}", source.name))
+            .number("batches", *batches)
+            .number("seconds", seconds);
+        self.head_alarm(source, event, message, at).await
+    }
+
+    /// Records an alarm about heads, with the range of what no good head covers.
+    async fn head_alarm(
+        &self,
+        source: &SourceSettings,
+        event: Event,
+        message: String,
+        at: Option<SourceState>,
+    ) -> Stop {
+        let kind = RefusalKind::Head;
+        self.sources.refused(source.id, kind);
+        let (epoch, first) = at.map_or((0, 0), |at| (at.epoch.get(), at.next.get()));
+        let (covered, time_ns) = self.heads.last(source.id);
+        let event = event
+            .warning()
+            .outcome(v1::Outcome::Denied)
+            .target("source", &source.name)
+            .number("last_head_unix_nano", time_ns)
+            .number("to_epoch", epoch)
+            .number("to_sequence", first);
+        let event = match covered {
+            Some((epoch, next)) => event.number("from_epoch", epoch.get()).number("from_sequence", next.get()),
+            None => event,
+        };
+        self.note(source, event).await;
+        let status = Status::failed_precondition(message.clone());
+        let (kind, expected_epoch, expected_sequence) = (kind.into(), epoch, first);
+        let refusal = v1::Refusal { kind, message, epoch, first, expected_epoch, expected_sequence };
+        Stop::Tell(Some(Box::new(Answer::Refusal(refusal))), status)
     }
 
     /// What a sender is told when the journal can't take a batch now.

@@ -5,21 +5,28 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use sigillo_journal::Submission;
 use sigillo_model::{
     batch::Batch,
+    head::HEAD_MAX_BYTES,
     ids::{Commitment, Epoch, ReceiptTime, SourceSeq},
     limits,
 };
 use sigillo_proto::v1::{self, AppendRequest, append_request::Message as Request, append_response::Message as Answer};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 use tonic::{Status, Streaming};
 
 use super::{InFlight, Item, Shared, Stop, news, streams::Slot, wait};
-use crate::{config::SourceSettings, identity::Peer, ingest::check::Checker, sources::Presence};
+use crate::{
+    config::SourceSettings,
+    identity::Peer,
+    ingest::{check::Checker, heads},
+    sources::Presence,
+};
 
 /// Version of the protocol.
 const PROTOCOL: u32 = 1;
@@ -91,9 +98,8 @@ impl Receiver {
                     tracing::info!(reason = ?cut(&goodbye.reason), "the source stops on purpose");
                     self.presence.iter().for_each(|presence| presence.goodbye(&goodbye.reason));
                 }
-                Request::HeadKey(_) | Request::Head(_) => {
-                    return Err(Status::unimplemented("this server does not take signed heads").into());
-                }
+                Request::HeadKey(key) => self.head_key(&key).await?,
+                Request::Head(head) => self.head(&head).await?,
                 Request::Hello(_) => return Err(Status::failed_precondition("Hello is sent once").into()),
             }
         }
@@ -149,6 +155,7 @@ impl Receiver {
         let origin = self.shared.journal.origin().as_str();
         let shown = news::welcome(&self.shared.log, origin, &hello.checkpoint).await?;
         let told = shown.told;
+        let (head_key, head_time) = self.shared.heads.begin(self.source.id).await.unzip();
         let state = self.shared.journal.source(self.source.id);
         let welcome = v1::Welcome {
             origin: origin.into(),
@@ -170,11 +177,12 @@ impl Receiver {
             class: self.source.class_name.clone(),
             checkpoint: shown.note.into(),
             consistency: shown.consistency,
-            ..Default::default()
+            head_key: head_key.map(|key| key.to_vec().into()).unwrap_or_default(),
+            head_time_unix_nano: head_time.unwrap_or_default(),
         };
         let agent: String = hello.agent.chars().take(128).collect();
         tracing::info!(agent = ?agent, epoch = hello.epoch, next = hello.next_sequence, "a source says hello");
-        self.hand_on(Item::Welcome(Box::new(welcome), told)).await?;
+        self.hand_on(Item::Welcome(Box::new(welcome), told, state)).await?;
         self.presence = Some(self.shared.sources.welcome(self.source.id, hello));
         Ok(())
     }
@@ -240,6 +248,23 @@ impl Receiver {
 
     fn heartbeat(&self, heartbeat: &v1::Heartbeat) {
         self.presence.iter().for_each(|presence| presence.heartbeat(heartbeat));
+    }
+
+    async fn head_key(&mut self, message: &v1::HeadKey) -> Result<(), Stop> {
+        self.check_standing()?;
+        let key = heads::check_key(self.source.id, &message.public_key);
+        let key = key.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let (done, registered) = oneshot::channel();
+        self.hand_on(Item::HeadKey { key, reason: cut(&message.reason), done }).await?;
+        // What comes after it is taken once it is a record. If it can't be, the acker has said so.
+        registered.await.map_err(|_| Stop::Ended)
+    }
+
+    async fn head(&mut self, message: &v1::SignedHead) -> Result<(), Stop> {
+        self.check_standing()?;
+        // One byte too many is as wrong as all that came, and a copy does not hold on to the message.
+        let note = message.note.get(..HEAD_MAX_BYTES + 1).unwrap_or(&message.note);
+        self.hand_on(Item::Head(Bytes::copy_from_slice(note))).await
     }
 
     async fn hand_on(&self, item: Item) -> Result<(), Stop> {
