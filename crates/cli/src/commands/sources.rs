@@ -26,7 +26,7 @@ One line a source, those that are silent first:
            pauses, once more than a week of these is known. Becoming silent and being heard again are records, too:
              sigillo query --action source.silent
   HEARD    how long ago its last message came
-  MAY      how long it may be silent; - as long as that is not known
+  ALLOWED  how long it may be silent; - as long as that is not known
   WAITING  records that had not been sent when it last told
   LAG      age of the oldest of these, by its own clock
   SKEW     its clock less the server's
@@ -120,8 +120,9 @@ fn table(answer: &ListSourcesResponse, style: &Style) -> String {
     if answer.sources.is_empty() {
         return "none\n".into();
     }
-    let heading = ["STATE", "SOURCE", "CLASS", "HEARD", "MAY", "WAITING", "LAG", "SKEW", "LOST", "REFUSED", "AGENT"]
-        .map(str::to_owned);
+    let heading =
+        ["STATE", "SOURCE", "CLASS", "HEARD", "ALLOWED", "WAITING", "LAG", "SKEW", "LOST", "REFUSED", "AGENT"]
+            .map(str::to_owned);
     let mut rows = vec![heading];
     rows.extend(answer.sources.iter().map(|source| row(source, answer.server_time_unix_nano)));
     let mut widths = [0; 11];
@@ -227,9 +228,9 @@ mod tests {
         ];
         let answer = ListSourcesResponse { sources, server_time_unix_nano: NOW };
         let expected = "\
-STATE   SOURCE  CLASS    HEARD      MAY   WAITING  LAG  SKEW   LOST          REFUSED  AGENT
-SILENT  web-1   service  5 min ago  20 s  12       5 s  -3 ms  2 (40 lines)  3        sigillo-agent 0.1.0 (stopped: SIGTERM)
-never   x       service  -          -     -        -    -      -             -        -
+STATE   SOURCE  CLASS    HEARD      ALLOWED  WAITING  LAG  SKEW   LOST          REFUSED  AGENT
+SILENT  web-1   service  5 min ago  20 s     12       5 s  -3 ms  2 (40 lines)  3        sigillo-agent 0.1.0 (stopped: SIGTERM)
+never   x       service  -          -        -        -    -      -             -        -
 ";
         assert_eq!(table(&answer, &style(false)), expected);
         assert!(table(&answer, &style(true)).contains("\u{1b}[1m\u{1b}[31mSILENT"));

@@ -19,6 +19,7 @@ use std::{
 
 use sigillo_model::ids::SourceId;
 use sigillo_proto::v1::{self, RefusalKind};
+use tonic::Code;
 
 pub(crate) use self::{declared::Declared, keeper::Keeper, service::SourcesService};
 use self::{
@@ -64,6 +65,13 @@ impl Sources {
     pub(crate) fn declares(&self, source: SourceId, declared: Declared) {
         if !declared.is_nothing() {
             self.with(|register, now| register.declares(source, now, declared));
+        }
+    }
+
+    /// A stream of the source is ended with this. Who is only asked to come back later is not missed at once.
+    pub(crate) fn ends_with(&self, source: SourceId, code: Code) {
+        if code == Code::Unavailable {
+            self.with(|register, now| register.sends_away(source, now));
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
 
 /// A source that means to stay connected is missed after so long. It sends a heartbeat every 10 s.
 pub(super) const RESIDENT_SILENCE: Duration = Duration::from_secs(20);
-/// After a start such a source has so long to come back: senders wait up to 30 s between attempts.
+/// After a start, and when the server has sent it away, such a source has so long to come back: senders wait up to 30 s between attempts.
 const RETURN_WITHIN: Duration = Duration::from_secs(40);
 /// Statements about its clock that are remembered of a source.
 const SKEWS: usize = 8;
@@ -70,6 +70,9 @@ pub(super) struct Entry {
     /// and on how many of these a message of it is being handled: as long as it is the server that lets it wait, it is not silent.
     #[serde(skip)]
     busy: u32,
+    /// The server has sent it away, to come back until then.
+    #[serde(skip)]
+    away_until: Duration,
 }
 
 /// A silence that is reported.
@@ -156,10 +159,11 @@ impl Entry {
     fn too_quiet(&self, now: Duration, started: Duration) -> Option<(Duration, Duration)> {
         let allowed = self.allowed()?;
         let quiet = now.saturating_sub(self.heard);
-        // After a start everybody needs time to come back, and was perhaps sent away in between.
+        // After a start everybody needs time to come back.
         let grace = if self.resident { RETURN_WITHIN } else { self.rhythm.longest().unwrap_or_default() };
         let waited = now.saturating_sub(started) >= grace || self.heard >= started;
-        (self.busy == 0 && waited && quiet >= allowed).then_some((quiet, allowed))
+        let free = self.busy == 0 && now >= self.away_until;
+        (free && waited && quiet >= allowed).then_some((quiet, allowed))
     }
 }
 
@@ -208,6 +212,7 @@ impl Register {
         }
         entry.agent = cut(&hello.agent, AGENT_MAX);
         entry.goodbye = None;
+        entry.away_until = Duration::ZERO;
         entry.sessions += 1;
         entry.streams += 1;
         entry.clock(now, hello.clock_unix_nano);
@@ -244,6 +249,13 @@ impl Register {
     pub(super) fn goodbye(&mut self, source: SourceId, reason: &str) {
         if let Some(entry) = self.entries.get_mut(&source) {
             entry.goodbye = Some(cut(reason, GOODBYE_MAX));
+        }
+    }
+
+    /// The server sends the source away for now: its disk is full, its clock is in doubt, it stops.
+    pub(super) fn sends_away(&mut self, source: SourceId, now: Now) {
+        if let Some(entry) = self.entries.get_mut(&source) {
+            entry.away_until = now.listened.saturating_add(RETURN_WITHIN);
         }
     }
 

@@ -196,6 +196,7 @@ impl Acker {
     }
 
     async fn end(&self, answer: Option<Box<Answer>>, status: Status) {
+        self.shared.sources.ends_with(self.source.id, status.code());
         if let Some(answer) = answer
             && self.answers.send(*answer).await.is_err()
         {

@@ -18,7 +18,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{InFlight, Item, Shared, Stop, news, streams::Slot, wait};
 use crate::{
@@ -122,6 +122,7 @@ impl Receiver {
         let message = tokio::select! {
             biased;
             () = self.peer.closing.cancelled() => {
+                self.shared.sources.ends_with(self.source.id, Code::Unavailable);
                 let drain = Answer::Drain(v1::Drain { reconnect_ms: RECONNECT_MS });
                 let _ = self.queue.send(Item::Answer(Box::new(drain))).await;
                 return Ok(None);
@@ -140,7 +141,7 @@ impl Receiver {
                 Err(Status::invalid_argument("a message of a kind that this server does not know").into())
             }
             // Cut off by the other side: what was handed to the journal is whole, and what was not leaves no trace.
-            Err(status) if matches!(status.code(), tonic::Code::Cancelled | tonic::Code::Unknown) => Err(Stop::Ended),
+            Err(status) if matches!(status.code(), Code::Cancelled | Code::Unknown) => Err(Stop::Ended),
             Err(status) => Err(status.into()),
         }
     }

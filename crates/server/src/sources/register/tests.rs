@@ -112,6 +112,23 @@ fn a_source_that_the_server_lets_wait_is_not_silent() {
 }
 
 #[test]
+fn a_source_that_the_server_sends_away_has_time_to_come_back() {
+    let mut world = World::new();
+    world.begins(true);
+    world.register.sends_away(world.source, world.now());
+    world.ends();
+    assert_eq!(world.wait(1), []);
+    world.begins(true);
+    world.ends();
+    // Back, and gone by itself.
+    assert_eq!(world.wait(60), [(20, true)]);
+    world.begins(true);
+    world.register.sends_away(world.source, world.now());
+    world.ends();
+    assert_eq!(world.wait(60), [(1, false), (40, true)]);
+}
+
+#[test]
 fn steps_of_the_servers_clock_report_nobody_and_hide_nobody() {
     let mut world = World::new();
     world.begins(true);
