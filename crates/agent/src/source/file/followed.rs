@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -74,12 +75,12 @@ pub(super) struct Followed {
     remembered: Option<Mark>,
     from_end: bool,
     absent_since: Option<Duration>,
+    /// The greatest time of what was called like a generation while there was nothing of the name.
+    absent_began: Option<u64>,
     /// Records that come before all others.
     pending: Vec<Record>,
     /// The mark has changed otherwise than by reading.
     marked: bool,
-    /// It is gone, and what was remembered with it.
-    pub(super) gone: bool,
     /// Numbers of watches that are of no use any more.
     pub(super) unwatched: Vec<i32>,
 }
@@ -96,9 +97,9 @@ impl Followed {
             remembered: begins.remembered,
             from_end: begins.from_end,
             absent_since: None,
+            absent_began: None,
             pending: Vec::new(),
             marked: false,
-            gone: false,
             unwatched: Vec::new(),
         }
     }
@@ -124,9 +125,10 @@ impl Followed {
         self.remembered.is_some()
     }
 
-    /// Whether there is nothing to read, nor to hand over, nor to look for.
-    pub(super) fn is_idle(&self) -> bool {
-        self.generations.is_empty() && self.remembered.is_none() && !self.gone && self.pending.is_empty()
+    /// Whether there is nothing to read, nor to hand over, nor to look for, since so long.
+    pub(super) fn is_idle(&self, now: Duration, wait: Duration) -> bool {
+        let has_nothing = self.generations.is_empty() && self.remembered.is_none() && self.pending.is_empty();
+        has_nothing && !self.marked && self.absent_since.is_some_and(|since| now.saturating_sub(since) >= wait)
     }
 
     /// When something is due without anything being written.
@@ -149,6 +151,9 @@ impl Followed {
                 {
                     self.resume(&mark, None, look)?;
                     self.remembered = None;
+                }
+                if self.generations.is_empty() && self.remembered.is_none() && self.absent_began.is_none() {
+                    self.absent_began = Some(newest(&found_beside(&self.path)?));
                 }
                 return Ok(());
             }
@@ -184,7 +189,13 @@ impl Followed {
         buffer: &mut BytesMut,
     ) -> io::Result<()> {
         let real = fs::canonicalize(&self.path)?;
-        let began = newest(&siblings(&real)?);
+        let all = siblings(&real)?;
+        if let Some(began) = self.absent_began.take() {
+            // They came and went between two looks.
+            let newer = after(Some(began), &all);
+            self.push_unread(&real, &all, &newer, look, Some(id))?;
+        }
+        let began = newest(&all);
         let generation = match look.done.of(&id) {
             Some(mark) if compare(&mut content, mark)? == Fit::Same => {
                 self.marked = true;
@@ -235,10 +246,7 @@ impl Followed {
                 return Ok(());
             }
         }
-        let all = match siblings(&real) {
-            Err(error) if content::is_absent(&error) => Vec::new(),
-            all => all?,
-        };
+        let all = found_beside(&real)?;
         let newer: Vec<usize> = match find(mark, &all, is_same)? {
             Found::Whole(index, content, id) => {
                 info!(path = %self.path.display(), "file was rotated while the agent was away; reading the old one to its end");
@@ -254,13 +262,13 @@ impl Followed {
             Found::Nowhere => {
                 let reason = if is_same { Reason::TruncatedWhileAway } else { Reason::GoneWhileAway };
                 self.declare(mark.offset, None, reason);
-                after(mark, &all)
+                after(mark.began, &all)
             }
         };
         self.push_unread(&real, &all, &newer, look, current.as_ref().map(|(_, id)| *id))?;
         self.push_current(current, &all, look.now)?;
         if self.generations.is_empty() {
-            self.gone = true;
+            self.absent_began = Some(newest(&all));
         }
         Ok(())
     }
@@ -270,19 +278,18 @@ impl Followed {
         let Some(last) = self.generations.back_mut() else { return Ok(()) };
         info!(path = %self.path.display(), "file was replaced; reading the new one when the old one is read");
         let (mark, real) = (last.mark.clone(), last.real.clone());
-        let all = match siblings(&real) {
-            Err(error) if content::is_absent(&error) => Vec::new(),
-            all => all?,
-        };
+        let is_truncated = last.metadata()?.is_some_and(|metadata| metadata.len() < mark.offset);
+        let all = found_beside(&real)?;
         let place = match all.iter().position(|sibling| sibling.id.is(&mark.id)) {
             Some(index) => Some(index),
             // Compressed since, or removed.
-            None => match find(&mark, &all, false)? {
-                Found::Whole(index, ..) => Some(index),
-                Found::Less(_) | Found::Nowhere => None,
+            None => match find(&mark, &all, is_truncated)? {
+                Found::Whole(index, ..) | Found::Less(index) => Some(index),
+                // Nothing of it was read, but it is open.
+                Found::Nowhere => all.iter().rposition(|sibling| sibling.is_packed_form_of(&last.content)),
             },
         };
-        let newer = place.map_or_else(|| after(&mark, &all), |index| (index + 1..all.len()).collect());
+        let newer = place.map_or_else(|| after(mark.began, &all), |index| (index + 1..all.len()).collect());
         last.superseded.get_or_insert(look.now);
         self.push_unread(&real, &all, &newer, look, Some(current.1))?;
         self.push_current(Some(current), &all, look.now)
@@ -291,10 +298,7 @@ impl Followed {
     /// The file that is being read holds something else: looks for a copy of what it held, and reads it anew.
     fn truncated(&mut self, now: Duration, done: &Done) -> io::Result<()> {
         let Some(front) = self.generations.front() else { return Ok(()) };
-        let all = match siblings(&front.real) {
-            Err(error) if content::is_absent(&error) => Vec::new(),
-            all => all?,
-        };
+        let all = found_beside(&front.real)?;
         let found = find(&front.mark, &all, true)?;
         let Some(old) = self.generations.pop_front() else { return Ok(()) };
         info!(path = %self.path.display(), "file was truncated; reading it from its beginning");
@@ -312,7 +316,7 @@ impl Followed {
                 self.declare(from, Some(old.seen).filter(|seen| *seen > from), Reason::Truncated);
                 match found {
                     Found::Less(index) => (index + 1..all.len()).collect(),
-                    _ => after(&old.mark, &all),
+                    _ => after(old.mark.began, &all),
                 }
             }
         };
@@ -324,6 +328,32 @@ impl Followed {
         self.push(again);
         self.generations.extend(others);
         Ok(())
+    }
+
+    /// A file of which nothing was read can't be seen to hold something else now. But there are copies then that were not there before.
+    fn find_copies_of_unread(&mut self, now: Duration, done: &Done) -> io::Result<()> {
+        let Some(front) = self.generations.front() else { return Ok(()) };
+        let is_empty = |metadata: fs::Metadata| metadata.len() == 0 || metadata.nlink() == 0;
+        // What has lost its name is not truncated, but may be compressed beside it.
+        let has_name = self.generations.len() == 1 && front.superseded.is_none();
+        if front.mark.offset > 0 || !has_name || front.metadata()?.is_none_or(is_empty) {
+            return Ok(());
+        }
+        let (mark, real) = (front.mark.clone(), front.real.clone());
+        let all = found_beside(&real)?;
+        let newer = after(mark.began, &all);
+        if newer.is_empty() {
+            return Ok(());
+        }
+        let others = std::mem::take(&mut self.generations);
+        let is_other = |id: &FileId| others.iter().any(|other| other.mark.id.is(id));
+        let found = self.push_unread(&real, &all, &newer, &Look { now, done, taken: &is_other }, None);
+        let has_found = !self.generations.is_empty();
+        self.generations.extend(others);
+        if has_found && let Some(front) = self.generations.iter_mut().find(|generation| generation.mark.id == mark.id) {
+            (front.partial, front.mark.began) = (bytes::Bytes::new(), Some(newest(&all)));
+        }
+        found
     }
 
     /// Opens generations that nobody has read, oldest first.
@@ -384,6 +414,7 @@ impl Followed {
                 let records = std::mem::take(&mut self.pending);
                 return Ok(Some(self.chunk(records)));
             }
+            self.find_copies_of_unread(now, done)?;
             let closing = self.is_closing(now, patience)?;
             let is_last = self.generations.len() == 1;
             let Some(front) = self.generations.front_mut() else { return Ok(None) };
@@ -420,24 +451,23 @@ impl Followed {
             let goes_on = self.generations.len() > 2 || next.metadata()?.is_none_or(|next| next.len() > 0);
             return Ok(is_packed || goes_on && waited(front.superseded, patience.grace));
         }
-        let is_deleted =
-            front.metadata()?.is_some_and(|metadata| std::os::unix::fs::MetadataExt::nlink(&metadata) == 0);
+        let is_deleted = front.metadata()?.is_some_and(|metadata| metadata.nlink() == 0);
         let wait = if is_deleted { patience.grace } else { patience.moved };
         Ok(patience.to_the_end || waited(self.absent_since, wait))
     }
 
     fn close(&mut self, done: &mut Done) {
-        if let Some(old) = self.generations.pop_front() {
-            self.unwatched.extend(old.watch);
-            // What is written to it late does not make it a new generation.
-            if let (Some(next), Ok(Some(metadata))) = (self.generations.front_mut(), old.metadata()) {
-                next.mark.began = next.mark.began.map(|began| began.max(content::written(&metadata)));
-            }
-            done.add(old.mark);
+        let Some(old) = self.generations.pop_front() else { return };
+        self.unwatched.extend(old.watch);
+        // What is written to it late does not make it a new generation.
+        let written = old.metadata().ok().flatten().map_or(0, |metadata| content::written(&metadata));
+        if let Some(next) = self.generations.front_mut() {
+            next.mark.began = next.mark.began.map(|began| began.max(written));
+        } else {
+            self.marked = true;
+            self.absent_began = old.mark.began.map(|began| began.max(written));
         }
-        if self.generations.is_empty() {
-            (self.gone, self.marked) = (true, true);
-        }
+        done.add(old.mark);
     }
 
     /// The unfinished line of a file that no longer has it.
@@ -463,9 +493,17 @@ impl Followed {
 }
 
 /// Siblings that were made after the reading of a file began.
-fn after(mark: &Mark, all: &[Sibling]) -> Vec<usize> {
-    let is_after = |sibling: &Sibling| mark.began.is_some_and(|began| sibling.is_after(began));
+fn after(began: Option<u64>, all: &[Sibling]) -> Vec<usize> {
+    let is_after = |sibling: &Sibling| began.is_some_and(|began| sibling.is_after(began));
     all.iter().enumerate().filter(|(_, sibling)| is_after(sibling)).map(|(index, _)| index).collect()
+}
+
+/// Siblings, if there is a folder.
+fn found_beside(path: &Path) -> io::Result<Vec<Sibling>> {
+    match siblings(path) {
+        Err(error) if content::is_absent(&error) => Ok(Vec::new()),
+        all => all,
+    }
 }
 
 /// Whether a path leads to a file through a symbolic link.

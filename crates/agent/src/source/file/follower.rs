@@ -146,7 +146,9 @@ impl Follower {
         }
         let names = &self.names;
         let is_named = |path: &Path| names.iter().any(|names| names.path.as_deref() == Some(path));
-        self.files.retain(|_, file| !file.is_idle() || is_named(&file.path));
+        // Rotations of a file that comes back soon are noticed.
+        let wait = if self.files.len() > FILES_MAX { Duration::ZERO } else { self.patience.moved };
+        self.files.retain(|_, file| !file.is_idle(now, wait) || is_named(&file.path));
         self.measure();
         Ok(self.watch(watch))
     }
@@ -164,7 +166,7 @@ impl Follower {
         }
         order.sort();
         for (_, _, key) in order {
-            let Some(file) = self.files.get_mut(&key).filter(|file| !file.gone) else { continue };
+            let Some(file) = self.files.get_mut(&key) else { continue };
             let is_taken = |id: &FileId| {
                 let others = taken.get(&id.inode());
                 others.is_some_and(|others| others.iter().any(|(other, by)| other.is(id) && *by != key))
@@ -237,9 +239,6 @@ impl Follower {
         let next = file.next(&mut self.buffer, now, &self.patience, &mut self.done);
         for number in file.unwatched.drain(..) {
             watch.remove_file(number);
-        }
-        if file.gone && matches!(next, Ok(None)) {
-            self.files.remove(key);
         }
         match next {
             Ok(chunk) => {

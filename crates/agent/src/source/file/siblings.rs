@@ -55,6 +55,14 @@ impl Sibling {
         began < if is_packed { self.written } else { self.born }
     }
 
+    /// Whether it is a file that we have open, compressed, as far as the first bytes tell.
+    pub(super) fn is_packed_form_of(&self, file: &Content) -> bool {
+        let (mut ours, mut its) = ([0; HEAD_BYTES], [0; HEAD_BYTES]);
+        let Ok(ours) = file.head(&mut ours) else { return false };
+        let opened = if is_gzip(&self.path) { self.open().ok().flatten() } else { None };
+        opened.is_some_and(|(content, _)| !ours.is_empty() && content.head(&mut its).is_ok_and(|its| *its == *ours))
+    }
+
     pub(super) fn open(&self) -> io::Result<Option<(Content, FileId)>> {
         let Some((file, metadata)) = content::open(&self.path)? else { return Ok(None) };
         Ok(Some((Content::new(file, &self.path)?, FileId::of(&metadata))))

@@ -1,5 +1,6 @@
 //! The follower driven step by step, on real files: time is passed in, and a stop is the loss of everything but the marks.
 
+mod campaign;
 mod rotations;
 mod ways;
 
@@ -108,6 +109,11 @@ impl Agent {
                 _ => panic!("{step}"),
             }
         }
+    }
+
+    /// Lets the clock of the file system go on, so that what is made later looks later: it steps every 4 ms or so.
+    fn tick() {
+        std::thread::sleep(Duration::from_millis(10));
     }
 
     /// Forgets everything but the marks.

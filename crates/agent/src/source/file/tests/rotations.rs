@@ -247,8 +247,10 @@ fn prepared(case: &Case) -> Agent {
         .split_once("line log ")
         .map_or(("", case.before), |(history, _)| (history, &case.before[history.len()..]));
     agent.run(history);
+    Agent::tick();
     agent.run(before);
     agent.read_long();
+    Agent::tick();
     agent
 }
 

@@ -201,3 +201,62 @@ fn marks_of_older_versions_are_understood() {
     assert_eq!(agent.read_long(), ["two", "history", "new"], "log.1 is newer than where we stood");
     assert_eq!(stopped(agent).read_long(), [""; 0]);
 }
+
+/// Through the thread that does it in earnest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_in_a_quiet_file_is_handed_over_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    fs::write(&log, "first\n").unwrap();
+    let (sender, mut chunks) = tokio::sync::mpsc::channel(4);
+    let tables = vec![(FileSettings::of_path(&log), maker(), Arc::default())];
+    let feed = crate::source::Feed::new(sender);
+    let following = tokio::spawn(crate::source::file::follow(tables, Arc::default(), Mode::Follow, feed));
+    let mut waits = Vec::new();
+    assert_eq!(shown(&chunks.recv().await.unwrap().records[0]), "first");
+    for number in 0..20 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let written = std::time::Instant::now();
+        let mut file = OpenOptions::new().append(true).open(&log).unwrap();
+        writeln!(file, "{number}").unwrap();
+        assert_eq!(shown(&chunks.recv().await.unwrap().records[0]), number.to_string());
+        waits.push(written.elapsed());
+    }
+    waits.sort();
+    assert!(waits[10] < Duration::from_millis(50), "without notice it would be a second: {waits:?}");
+    println!("median {:?}, longest {:?}", waits[10], waits[19]);
+    following.abort();
+    assert!(following.await.unwrap_err().is_cancelled());
+    // The thread ends with the future, so that nobody hands over any more.
+    assert!(tokio::time::timeout(Duration::from_secs(5), chunks.recv()).await.unwrap().is_none());
+}
+
+/// Prints what one core reads; `cargo test --release -p sigillo-agent -- --ignored --nocapture throughput`.
+#[test]
+#[ignore = "a measurement"]
+fn throughput() {
+    for (name, line) in [
+        ("words", "The quick brown fox jumps over the lazy dog and goes home again. ".repeat(5)[..289].to_owned()),
+        (
+            "RFC 3339",
+            format!("2026-11-23T12:05:18.123456+01:00 h app[123]: {}", "request served in no time ".repeat(10))[..289]
+                .to_owned(),
+        ),
+    ] {
+        for profile in [crate::Profile::Plain, crate::Profile::Auto] {
+            let mut agent = Agent::with(vec![FileSettings { profile, ..FileSettings::of_path("log") }]);
+            let data = format!("{line}\n").repeat(1_000_000);
+            agent.append("log", data.as_bytes());
+            let mut watch = Watch::none();
+            agent.follower.look(Duration::ZERO, &mut watch).unwrap();
+            let key = agent.follower.keys().next().unwrap();
+            let began = std::time::Instant::now();
+            let mut records = 0;
+            while let Some(chunk) = agent.follower.next(&key, Duration::ZERO, &mut watch).unwrap() {
+                records += chunk.records.len();
+            }
+            let mib = f64::from(u32::try_from(data.len() >> 10).unwrap()) / 1024.0;
+            println!("{name}, {profile:?}: {records} lines, {:.0} MiB/s", mib / began.elapsed().as_secs_f64());
+        }
+    }
+}
