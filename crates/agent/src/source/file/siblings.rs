@@ -128,6 +128,8 @@ pub(super) fn find(mark: &Mark, siblings: &[Sibling], truncated: bool) -> io::Re
     if mark.offset == 0 {
         return Ok(Found::Nowhere);
     }
+    // Also when it was renamed afterwards.
+    let truncated = truncated || siblings.iter().any(|sibling| sibling.id.is(&mark.id));
     let mut less = None;
     // The newest copy is the likeliest one.
     for (index, sibling) in siblings.iter().enumerate().rev() {

@@ -52,6 +52,8 @@ struct Writer {
     destroyed: Vec<u32>,
     /// Those of them of which the agent can't know: nothing of their file was read.
     unknown: Vec<u32>,
+    /// `log` holds something new since the agent looked last.
+    is_fresh: bool,
     /// Lines in `log`.
     current: Vec<u32>,
 }
@@ -83,10 +85,11 @@ impl Writer {
     fn destroy(&mut self, agent: &Agent) {
         let id = FileId::of(&fs::metadata(agent.path("log")).unwrap());
         let mut marks = agent.marks.values().filter_map(|bytes| Mark::parse(bytes));
-        if !marks.any(|mark| mark.id.is(&id) && mark.offset > 0) {
+        if self.is_fresh || !marks.any(|mark| mark.id.is(&id) && mark.offset > 0) {
             self.unknown.extend(&self.current);
         }
         self.destroyed.append(&mut self.current);
+        self.is_fresh = true;
     }
 
     fn act(&mut self, agent: &mut Agent, act: Act) {
@@ -111,6 +114,7 @@ impl Writer {
                     agent.run("cp log log.1; empty log");
                 }
                 self.current.clear();
+                self.is_fresh = true;
             }
             Act::Truncate if agent.path("log").exists() => {
                 self.destroy(agent);
@@ -130,20 +134,35 @@ fn number(line: &str) -> Option<u32> {
     line.split(' ').next().unwrap().parse().ok()
 }
 
-fn run(acts: &[Act]) -> Result<(), TestCaseError> {
+/// Rotation is by renaming or by copying, as one configures it.
+fn run(acts: &[Act], is_copying: bool) -> Result<(), TestCaseError> {
     let mut agent = Agent::new();
-    let mut writer =
-        Writer { next: 0, is_inside: false, destroyed: Vec::new(), unknown: Vec::new(), current: Vec::new() };
+    let mut writer = Writer {
+        next: 0,
+        is_inside: false,
+        destroyed: Vec::new(),
+        unknown: Vec::new(),
+        is_fresh: true,
+        current: Vec::new(),
+    };
     let mut came: Vec<String> = Vec::new();
     agent.run("line log.1 history; look .");
     Agent::tick();
-    for act in acts {
+    // With `SIGILLO_ROUGH` files are also destroyed.
+    let is_rough = std::env::var_os("SIGILLO_ROUGH").is_some();
+    for act in acts.iter().filter(|act| is_rough || !matches!(act, Act::Truncate | Act::Remove)) {
         if matches!(act, Act::Look(_) | Act::Kill(_)) {
             Agent::tick();
         }
+        let act = match act {
+            Act::Rename if is_copying => &Act::CopyTruncate,
+            Act::CopyTruncate if !is_copying => &Act::Rename,
+            other => other,
+        };
         writer.act(&mut agent, *act);
         match act {
             Act::Look(chunks) => {
+                writer.is_fresh = false;
                 for chunk in (0..=*chunks).map_while(|_| agent.next()) {
                     came.extend(chunk.records.iter().map(shown));
                 }
@@ -186,8 +205,8 @@ fn every_line_comes_once_and_in_order_or_its_loss_is_declared() {
     let seed = std::env::var("SIGILLO_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
     let cases = std::env::var("SIGILLO_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60);
     let config = Config { cases, rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() };
-    let acts = prop::collection::vec(act(), 1..60);
-    if let Err(error) = TestRunner::new(config).run(&acts, |acts| run(&acts)) {
+    let acts = (prop::collection::vec(act(), 1..60), any::<bool>());
+    if let Err(error) = TestRunner::new(config).run(&acts, |(acts, is_copying)| run(&acts, is_copying)) {
         panic!("seed {seed}: {error}");
     }
 }
