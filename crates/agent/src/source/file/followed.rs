@@ -335,7 +335,7 @@ impl Followed {
         let Some(front) = self.generations.front() else { return Ok(()) };
         let is_empty = |metadata: fs::Metadata| metadata.len() == 0 || metadata.nlink() == 0;
         // What has lost its name is not truncated, but may be compressed beside it.
-        let has_name = self.generations.len() == 1 && front.superseded.is_none();
+        let has_name = self.generations.len() == 1 && front.superseded.is_none() && self.absent_since.is_none();
         if front.mark.offset > 0 || !has_name || front.metadata()?.is_none_or(is_empty) {
             return Ok(());
         }
