@@ -26,8 +26,9 @@ pub struct Opened {
     pub spool: Option<Spool>,
     /// Bytes that were never durable and were cut off: what was being written when a process or machine ended.
     pub torn_bytes: u64,
-    /// What was durable and is not what it was. Then [`Spool::rechain`] must come before anything else, into a new epoch; what is
-    /// lost should be declared.
+    /// What was durable and is not what it was; what is lost should be declared. If the spool's state is damaged, too,
+    /// [`Spool::rechain`] must come before anything else, into a new epoch. It is not when all that was damaged was left behind while
+    /// an interrupted rechain was finished.
     pub damage: Option<Damage>,
 }
 
