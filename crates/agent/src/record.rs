@@ -196,16 +196,19 @@ impl Maker {
             process_id: stamp.process_id,
             ..CorePart::default()
         };
-        let personal = PersonalPart {
+        // Asked before: comparing empty texts takes long on some processors.
+        let names_someone = facts.actor.is_some()
+            || facts.impersonator.is_some()
+            || [&facts.client_address, &facts.session, &facts.user_agent].iter().any(|text| !text.is_empty());
+        let personal = names_someone.then(|| PersonalPart {
             actor: facts.actor.map(actor),
             impersonator: facts.impersonator.map(actor),
             client_address: owned(facts.client_address),
             session: owned(facts.session),
             user_agent: owned(facts.user_agent),
-        };
+        });
         let mut attributes = facts.attributes;
         attributes.extend(noted(found));
-        let personal = (personal != PersonalPart::default()).then_some(personal);
         let message = facts.message.into_owned();
         let body = (!message.is_empty()).then_some(AnyValue { value: Some(Value::StringValue(message)) });
         let content = ContentPart { body, original, fragment, attributes, ..ContentPart::default() };
