@@ -12,4 +12,5 @@ mod orders;
 mod receipts;
 mod refusals;
 mod restart;
+mod sources;
 mod support;

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::foreign;
+use crate::{foreign, system};
 
 /// The workspace and where its build results go.
 pub(crate) struct Workspace {
@@ -56,9 +56,12 @@ impl Workspace {
         self.build()?;
         let tests = ["test", "--release", "--workspace"];
         let mut sum = self.count_tests(&tests.into_iter().chain(filter).collect::<Vec<_>>(), None)?;
-        if filter.is_none_or(|filter| filter.starts_with("foreign")) {
+        if filter.is_none_or(|filter| filter.starts_with("foreign") || filter.starts_with("real")) {
             let foreign = self.target.join("foreign");
-            let sets = foreign::provide(&self.root, &foreign);
+            let mut sets = system::real_programs();
+            if filter.is_none_or(|filter| filter.starts_with("foreign")) {
+                sets.extend(foreign::provide(&self.root, &foreign));
+            }
             if !sets.is_empty() {
                 let arguments: Vec<&str> = tests.into_iter().chain(["--", "--ignored"]).chain(sets).collect();
                 sum.add_ignored(&self.count_tests(&arguments, Some(&foreign))?);

@@ -103,6 +103,24 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// How the names of the tests begin that real programs of this machine make possible. Says which are left out.
+pub(crate) fn real_programs() -> Vec<&'static str> {
+    let mut sets = Vec::new();
+    let mut keep = |tests: &'static str, there: bool, what: &str| {
+        if there {
+            sets.push(tests);
+        } else {
+            eprintln!("xtask: SKIPPED: tests {tests}*: {what}");
+        }
+    };
+    keep("real_nginx_", (NGINX.present)(), "nginx is not installed");
+    let journald = ["/lib/systemd/systemd-journald", "/usr/lib/systemd/systemd-journald"].into_iter().any(is_file);
+    let mounts = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
+    let sshd = (SSHD.present)() && (SSH.present)() && journald && mounts.is_ok_and(|output| output.status.success());
+    keep("real_sshd_", sshd, "sshd, ssh and journald must be installed, and mounting allowed (this takes root)");
+    sets
+}
+
 /// Daemons are where no ordinary user's PATH leads.
 fn is_file(path: &str) -> bool {
     Path::new(path).is_file()
