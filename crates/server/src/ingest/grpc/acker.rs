@@ -68,6 +68,7 @@ impl Answers {
 pub(super) struct Acker {
     shared: Arc<Shared>,
     source: Arc<SourceSettings>,
+    items: mpsc::Receiver<Item>,
     answers: Answers,
     /// Where the source stands by what came on this stream, durably.
     at: Option<SourceState>,
@@ -76,17 +77,22 @@ pub(super) struct Acker {
 }
 
 impl Acker {
-    pub(super) fn new(shared: Arc<Shared>, source: Arc<SourceSettings>, answers: Answers) -> Self {
-        Self { shared, source, answers, at: None, head_time: 0 }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        source: Arc<SourceSettings>,
+        items: mpsc::Receiver<Item>,
+        answers: Answers,
+    ) -> Self {
+        Self { shared, source, items, answers, at: None, head_time: 0 }
     }
 
-    pub(super) async fn run(mut self, mut items: mpsc::Receiver<Item>) {
+    pub(super) async fn run(mut self) {
         let mut told = None;
         let mut news_at = Instant::now() + NEWS_EVERY;
         // When this returns, the queue closes and the receiver ends with it.
         loop {
             let item = tokio::select! {
-                item = items.recv() => item,
+                item = self.items.recv() => item,
                 () = sleep_until(news_at), if told.is_some() => {
                     if self.tell(&mut told).await.is_err() {
                         return;
@@ -105,7 +111,11 @@ impl Acker {
                 Item::Answer(answer) => self.answers.send(*answer).await,
                 Item::Batch(batch) => self.acknowledge(*batch).await,
                 Item::HeadKey { key, reason, done } => self.register(key, reason, done).await,
-                Item::Head(note) => self.take(&note).await,
+                Item::Head { note, done } => self.take(&note, done).await,
+                Item::Invalid { problem, epoch, first } => {
+                    let stop = self.shared.invalid(&self.source, problem, epoch, first).await;
+                    self.stop(stop).await
+                }
                 Item::End(answer, status) => {
                     self.end(answer, status).await;
                     Err(Gone)
@@ -172,7 +182,7 @@ impl Acker {
         Ok(())
     }
 
-    async fn take(&mut self, note: &[u8]) -> Result<(), Gone> {
+    async fn take(&mut self, note: &[u8], done: oneshot::Sender<()>) -> Result<(), Gone> {
         match self.shared.heads.take(self.source.id, &self.source.name, note, self.at).await {
             Ok(time_ns) => self.head_time = time_ns,
             Err(HeadRefused::Wrong(wrong)) => {
@@ -183,6 +193,8 @@ impl Acker {
         }
         let (epoch, next_sequence) = self.at.map_or((0, 0), |at| (at.epoch.get(), at.next.get()));
         let ack = v1::Ack { epoch, next_sequence, receipt: None, head_time_unix_nano: self.head_time };
+        // The receiver goes on; if it does not, the stream ends.
+        let _ = done.send(());
         self.answers.send(Answer::Ack(ack)).await?;
         self.shared.heads.attend().await;
         Ok(())
@@ -215,7 +227,20 @@ impl Acker {
             .text("batch_hash", receipt.batch_hash.to_string())
     }
 
-    async fn refused(&self, refusal: Refusal, epoch: Epoch, first: SourceSeq, hash: BatchHash) -> Stop {
+    /// Waits until the journal has answered for every batch that came behind a refused one: what it took of them is part of what the
+    /// record of the refusal says.
+    async fn settle(&mut self) {
+        self.items.close();
+        while let Some(item) = self.items.recv().await {
+            if let Item::Batch(batch) = item {
+                // Most are refused for the same reason.
+                let _ = batch.pending.answer().await;
+            }
+        }
+    }
+
+    async fn refused(&mut self, refusal: Refusal, epoch: Epoch, first: SourceSeq, hash: BatchHash) -> Stop {
+        self.settle().await;
         let (kind, expected_epoch, expected, message) = match refusal {
             Refusal::Gap { expected_epoch, expected } => {
                 let message = format!(
@@ -238,18 +263,23 @@ impl Acker {
         let (expected_epoch, expected_sequence) = (expected_epoch.get(), expected.get());
         self.shared.sources.refused(self.source.id, kind);
         tracing::warn!(kind = kind.as_str_name(), %epoch, %first, expected_epoch, expected_sequence, "a batch is refused");
-        if kind == RefusalKind::Fork {
-            let event = Event::new("source.fork")
+        let alarm = match kind {
+            RefusalKind::Fork => Some(("source.fork", "has sent other records under numbers that are taken")),
+            RefusalKind::Gap => Some(("source.gap", "has left out records")),
+            _ => None,
+        };
+        if let Some((name, what)) = alarm {
+            let event = Event::new(name)
                 .warning()
                 .outcome(v1::Outcome::Denied)
                 .target("source", &self.source.name)
-                .body(format!("source {} has sent other records under numbers that are taken", self.source.name))
+                .body(format!("source {} {what}", self.source.name))
                 .number("epoch", epoch.get())
                 .number("first", first.get())
                 .text("batch_hash", hash.to_string())
                 .number("expected_epoch", expected_epoch)
                 .number("expected_sequence", expected_sequence);
-            self.shared.note(&self.source, event).await;
+            self.shared.note(&self.source, self.shared.uncovered(&self.source, event)).await;
         }
         let status = Status::failed_precondition(message.clone());
         let refusal = v1::Refusal {

@@ -111,9 +111,9 @@ impl Ingest for IngestService {
         let span = tracing::info_span!("append", source = %source.name, address = %peer.address);
         let stall = self.shared.limits.stall_timeout;
         let answers = Answers::new(answers, stall, peer.closing.clone());
-        let acker = Acker::new(Arc::clone(&self.shared), Arc::clone(&source), answers);
+        let acker = Acker::new(Arc::clone(&self.shared), Arc::clone(&source), items, answers);
         let receiver = Receiver::new(Arc::clone(&self.shared), peer, source, request.into_inner(), queue, slot);
-        self.shared.tasks.spawn(acker.run(items).instrument(span.clone()));
+        self.shared.tasks.spawn(acker.run().instrument(span.clone()));
         self.shared.tasks.spawn(receiver.run().instrument(span));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -129,8 +129,10 @@ enum Item {
     Batch(Box<InFlight>),
     /// Register this key, with the sender's reason, and tell the receiver that it is done.
     HeadKey { key: [u8; 32], reason: String, done: oneshot::Sender<()> },
-    /// Check this signed head, make it a record, then acknowledge it.
-    Head(Bytes),
+    /// Check this signed head, make it a record, acknowledge it, then tell the receiver that it is done.
+    Head { note: Bytes, done: oneshot::Sender<()> },
+    /// Refuse a batch that can't be taken, and end the stream.
+    Invalid { problem: String, epoch: Epoch, first: SourceSeq },
     /// Answer this, if anything, and end the stream with this status.
     End(Option<Box<Answer>>, Status),
 }
@@ -150,6 +152,8 @@ struct InFlight {
 enum Stop {
     /// The sender has ended its half, or is gone.
     Ended,
+    /// The batch with these numbers can't be taken.
+    Invalid { problem: String, epoch: Epoch, first: SourceSeq },
     /// The sender is to be told.
     Tell(Option<Box<Answer>>, Status),
 }
@@ -172,7 +176,7 @@ impl Shared {
             .body(format!("a batch of source {} was refused: {message}", source.name))
             .number("epoch", epoch.get())
             .number("first", first.get());
-        self.note(source, event).await;
+        self.note(source, self.uncovered(source, event)).await;
         let status = Status::invalid_argument(message.clone());
         let kind = RefusalKind::Invalid.into();
         let (epoch, first) = (epoch.get(), first.get());
@@ -214,6 +218,18 @@ impl Shared {
         self.head_alarm(source, event, message, at).await
     }
 
+    /// Adds to an alarm which of the source's records no good head covers: nobody has signed that they are what was read.
+    fn uncovered(&self, source: &SourceSettings, event: Event) -> Event {
+        let (covered, time_ns) = self.heads.last(source.id);
+        let (to_epoch, to) =
+            self.journal.source(source.id).map_or((0, 0), |state| (state.epoch.get(), state.next.get()));
+        let event = event.number("last_head_unix_nano", time_ns).number("to_epoch", to_epoch).number("to_sequence", to);
+        match covered {
+            Some((epoch, next)) => event.number("from_epoch", epoch.get()).number("from_sequence", next.get()),
+            None => event,
+        }
+    }
+
     /// Records an alarm about heads, with the range of what no good head covers.
     async fn head_alarm(
         &self,
@@ -225,19 +241,8 @@ impl Shared {
         let kind = RefusalKind::Head;
         self.sources.refused(source.id, kind);
         let (epoch, first) = at.map_or((0, 0), |at| (at.epoch.get(), at.next.get()));
-        let (covered, time_ns) = self.heads.last(source.id);
-        let event = event
-            .warning()
-            .outcome(v1::Outcome::Denied)
-            .target("source", &source.name)
-            .number("last_head_unix_nano", time_ns)
-            .number("to_epoch", epoch)
-            .number("to_sequence", first);
-        let event = match covered {
-            Some((epoch, next)) => event.number("from_epoch", epoch.get()).number("from_sequence", next.get()),
-            None => event,
-        };
-        self.note(source, event).await;
+        let event = event.warning().outcome(v1::Outcome::Denied).target("source", &source.name);
+        self.note(source, self.uncovered(source, event)).await;
         let status = Status::failed_precondition(message.clone());
         let (kind, expected_epoch, expected_sequence) = (kind.into(), epoch, first);
         let refusal = v1::Refusal { kind, message, epoch, first, expected_epoch, expected_sequence };

@@ -77,6 +77,10 @@ impl Receiver {
                 // Behind what was taken before, so that its acknowledgements come first.
                 let _ = self.queue.send(Item::End(answer, status)).await;
             }
+            Err(Stop::Invalid { problem, epoch, first }) => {
+                // What was taken before it is part of what its record says.
+                let _ = self.queue.send(Item::Invalid { problem, epoch, first }).await;
+            }
             Err(Stop::Ended) | Ok(()) => tracing::debug!("the stream has ended"),
         }
     }
@@ -194,7 +198,7 @@ impl Receiver {
         let (epoch, first) = (Epoch::new(message.epoch), SourceSeq::new(message.first));
         // Before room is asked for: what the sender states decides how much of what all share.
         if let Err(problem) = check_size(&message) {
-            return Err(self.shared.invalid(&self.source, problem, epoch, first).await);
+            return Err(Stop::Invalid { problem, epoch, first });
         }
         let cost = message.block.len() + message.count as usize * size_of::<Commitment>();
         let credit = room(&self.credit, cost, self.shared.limits.credit_bytes).await?;
@@ -202,26 +206,21 @@ impl Receiver {
         let raw_bytes = message.block_bytes;
         let submission = match self.check(message, received) {
             Ok(submission) => submission,
-            Err(problem) => return Err(self.shared.invalid(&self.source, problem, epoch, first).await),
+            Err(problem) => return Err(Stop::Invalid { problem, epoch, first }),
         };
         let declared = self.checker.declared();
         let (hash, count) = (submission.batch.hash, submission.batch.count);
+        // With a seat in the queue, so that the acker hears of every batch that the journal takes.
+        let seat = self.queue.reserve().await.map_err(|_| Stop::Ended)?;
         let pending = self.shared.journal.enqueue(submission).await.map_err(|error| self.shared.failed(&error))?;
         // From here on the journal's own queue bounds the bytes. What all share must not wait for this sender to take answers.
         drop(inflight);
         metrics::counter!("sigillo_ingest_batches_total").increment(1);
         metrics::counter!("sigillo_ingest_records_total").increment(u64::from(count));
         metrics::counter!("sigillo_ingest_raw_bytes_total").increment(raw_bytes);
-        self.hand_on(Item::Batch(Box::new(InFlight {
-            pending,
-            epoch,
-            first,
-            hash,
-            arrived,
-            declared,
-            _credit: credit,
-        })))
-        .await
+        let batch = InFlight { pending, epoch, first, hash, arrived, declared, _credit: credit };
+        seat.send(Item::Batch(Box::new(batch)));
+        Ok(())
     }
 
     /// Makes a batch into a submission, or says what is wrong with it.
@@ -265,7 +264,10 @@ impl Receiver {
         self.check_standing()?;
         // One byte too many is as wrong as all that came, and a copy does not hold on to the message.
         let note = message.note.get(..HEAD_MAX_BYTES + 1).unwrap_or(&message.note);
-        self.hand_on(Item::Head(Bytes::copy_from_slice(note))).await
+        let (done, taken) = oneshot::channel();
+        self.hand_on(Item::Head { note: Bytes::copy_from_slice(note), done }).await?;
+        // Nothing is taken behind a head that is wrong.
+        taken.await.map_err(|_| Stop::Ended)
     }
 
     async fn hand_on(&self, item: Item) -> Result<(), Stop> {

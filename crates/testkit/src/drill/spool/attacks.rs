@@ -206,6 +206,10 @@ fn edited(
             place(at)(items)
         }
         Edit::DoubledBatch => {
+            // Behind the last batch that is signed it would be a new one, which only the machine can sign, and did.
+            if !batches.iter().any(|other| *other > at) {
+                return Ok(None);
+            }
             let double = items.get(at).context("chosen above")?.clone();
             items.insert(at + 1, double);
             place(at + 1)(items)
