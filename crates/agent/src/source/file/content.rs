@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::print::HEAD_BYTES;
 
+/// Bytes of two files that are compared at once.
+const COMPARED_BYTES: usize = 64 << 10;
+
 /// By what the file system knows a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct FileId {
@@ -154,6 +157,25 @@ fn read_plain(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> 
         }
     }
     Ok(count)
+}
+
+/// Whether there are bytes in `part`, and `whole` begins with all of them. What can't be unpacked counts as far as it can.
+pub(super) fn begins_with(whole: &File, part: &mut Content) -> io::Result<bool> {
+    let (mut ours, mut its) = (vec![0; COMPARED_BYTES], vec![0; COMPARED_BYTES]);
+    let mut offset = 0;
+    loop {
+        let count = match part.read_at(&mut its, offset) {
+            Ok(count) => count,
+            Err(_) if offset > 0 => 0,
+            Err(error) => return Err(error),
+        };
+        let Some(its) = its.get(..count).filter(|its| !its.is_empty()) else { return Ok(offset > 0) };
+        let ours = ours.get_mut(..count).unwrap_or_default();
+        if read_plain(whole, ours, offset)? < count || ours != its {
+            return Ok(false);
+        }
+        offset += count as u64;
+    }
 }
 
 /// A compressed file, unpacked from front to back.

@@ -278,19 +278,25 @@ impl Followed {
         let Some(last) = self.generations.back_mut() else { return Ok(()) };
         info!(path = %self.path.display(), "file was replaced; reading the new one when the old one is read");
         let (mark, real) = (last.mark.clone(), last.real.clone());
-        let is_truncated = last.metadata()?.is_some_and(|metadata| metadata.len() < mark.offset);
+        let is_truncated = compare(&mut last.content, &mark)? != Fit::Same;
         let all = found_beside(&real)?;
+        let is_earlier = earlier(last, &all)?;
+        last.superseded.get_or_insert(look.now);
+        let packed = self.packed(&all)?;
         let place = match all.iter().position(|sibling| sibling.id.is(&mark.id)) {
             Some(index) => Some(index),
             // Compressed since, or removed.
-            None => match find(&mark, &all, is_truncated)? {
+            None if !packed.is_empty() => packed.last().copied(),
+            None if is_truncated => match find(&mark, &all, true)? {
                 Found::Whole(index, ..) | Found::Less(index) => Some(index),
-                // Nothing of it was read, but it is open.
-                Found::Nowhere => all.iter().rposition(|sibling| sibling.is_packed_form_of(&last.content)),
+                Found::Nowhere => None,
             },
+            None => None,
         };
-        let newer = place.map_or_else(|| after(mark.began, &all), |index| (index + 1..all.len()).collect());
-        last.superseded.get_or_insert(look.now);
+        let mut newer = place.map_or_else(|| after(mark.began, &all), |index| (index + 1..all.len()).collect());
+        let same =
+            self.generations.back().map(|last| copies(last, &all, &newer, false)).transpose()?.unwrap_or_default();
+        newer.retain(|index| ![&is_earlier, &packed, &same].iter().any(|known| known.contains(index)));
         self.push_unread(&real, &all, &newer, look, Some(current.1))?;
         self.push_current(Some(current), &all, look.now)
     }
@@ -299,11 +305,12 @@ impl Followed {
     fn truncated(&mut self, now: Duration, done: &Done) -> io::Result<()> {
         let Some(front) = self.generations.front() else { return Ok(()) };
         let all = found_beside(&front.real)?;
-        let found = find(&front.mark, &all, true)?;
+        let found = if front.mark.offset == 0 { Found::Nowhere } else { find(&front.mark, &all, true)? };
+        let packed = self.packed(&all)?;
         let Some(old) = self.generations.pop_front() else { return Ok(()) };
         info!(path = %self.path.display(), "file was truncated; reading it from its beginning");
         let others = std::mem::take(&mut self.generations);
-        let newer: Vec<usize> = match found {
+        let mut newer: Vec<usize> = match found {
             Found::Whole(index, content, id) => {
                 let mut copy = Generation::new(content, Mark { id, ..old.mark.clone() }, old.real.clone(), now);
                 copy.superseded = Some(Duration::ZERO);
@@ -320,6 +327,7 @@ impl Followed {
                 }
             }
         };
+        newer.retain(|index| !packed.contains(index));
         let is_other = |id: &FileId| others.iter().any(|other| other.mark.id.is(id));
         let look = Look { now, done, taken: &is_other };
         self.push_unread(&old.real, &all, &newer, &look, Some(old.mark.id))?;
@@ -333,15 +341,20 @@ impl Followed {
     /// A file of which nothing was read can't be seen to hold something else now. But there are copies then that were not there before.
     fn find_copies_of_unread(&mut self, now: Duration, done: &Done) -> io::Result<()> {
         let Some(front) = self.generations.front() else { return Ok(()) };
-        let is_empty = |metadata: fs::Metadata| metadata.len() == 0 || metadata.nlink() == 0;
-        // What has lost its name is not truncated, but may be compressed beside it.
+        let is_empty = |metadata: fs::Metadata| metadata.len() == 0;
         let has_name = self.generations.len() == 1 && front.superseded.is_none() && self.absent_since.is_none();
-        if front.mark.offset > 0 || !has_name || front.metadata()?.is_none_or(is_empty) {
+        let is_untouched = has_name && front.partial.is_empty() && front.metadata()?.is_none_or(is_empty);
+        if front.mark.offset > 0 || front.content.plain().is_none() || is_untouched {
             return Ok(());
         }
         let (mark, real) = (front.mark.clone(), front.real.clone());
         let all = found_beside(&real)?;
-        let newer = after(mark.began, &all);
+        // What has lost its name may be compressed beside it, and others may have come after it.
+        let mut newer = if has_name { after(mark.began, &all) } else { earlier(front, &all)? };
+        if has_name {
+            let same = copies(front, &all, &newer, true)?;
+            newer.retain(|index| !same.contains(index));
+        }
         if newer.is_empty() {
             return Ok(());
         }
@@ -354,6 +367,20 @@ impl Followed {
             (front.partial, front.mark.began) = (bytes::Bytes::new(), Some(newest(&all)));
         }
         found
+    }
+
+    /// Siblings that are compressed forms of what is open.
+    fn packed(&self, all: &[Sibling]) -> io::Result<Vec<usize>> {
+        let mut packed = Vec::new();
+        for (index, sibling) in all.iter().enumerate() {
+            for generation in &self.generations {
+                if sibling.is_packed_form_of(&generation.content)? {
+                    packed.push(index);
+                    break;
+                }
+            }
+        }
+        Ok(packed)
     }
 
     /// Opens generations that nobody has read, oldest first.
@@ -496,6 +523,32 @@ impl Followed {
 fn after(began: Option<u64>, all: &[Sibling]) -> Vec<usize> {
     let is_after = |sibling: &Sibling| began.is_some_and(|began| sibling.is_after(began));
     all.iter().enumerate().filter(|(_, sibling)| is_after(sibling)).map(|(index, _)| index).collect()
+}
+
+/// Siblings that are copies of what an open file held before, if nothing of it was read.
+fn earlier(generation: &Generation, all: &[Sibling]) -> io::Result<Vec<usize>> {
+    let mut earlier = Vec::new();
+    if generation.mark.offset == 0 {
+        for index in after(generation.mark.began, all) {
+            let Some(sibling) = all.get(index) else { continue };
+            if sibling.is_earlier_than(&generation.content)? && !sibling.is_packed_form_of(&generation.content)? {
+                earlier.push(index);
+            }
+        }
+    }
+    Ok(earlier)
+}
+
+/// Those of some siblings that are copies of an open file.
+fn copies(generation: &Generation, all: &[Sibling], some: &[usize], is_held: bool) -> io::Result<Vec<usize>> {
+    let mut copies = Vec::new();
+    for index in some {
+        let Some(sibling) = all.get(*index) else { continue };
+        if sibling.is_copy_of(&generation.content, is_held)? {
+            copies.push(*index);
+        }
+    }
+    Ok(copies)
 }
 
 /// Siblings, if there is a folder.

@@ -123,6 +123,11 @@ impl Generation {
         if known.len() < before || !self.mark.tail.is_empty() && self.mark.tail != tail(known) {
             return Ok(Step::Changed);
         }
+        // Little was read, and what we saw behind it has changed: these are other bytes of the same looks.
+        let unread = buffer.get(before..count).unwrap_or_default();
+        if !self.mark.is_certain() && !unread.starts_with(&self.partial) {
+            return Ok(Step::Changed);
+        }
         if count == before {
             self.partial = Bytes::new();
             return Ok(Step::Nothing);

@@ -15,7 +15,7 @@ const VERSION: u32 = 1;
 /// What keys of files begin with.
 pub(super) const KEY: &str = "file ";
 /// Bytes that say by themselves that they are no other file's.
-const CERTAIN_BYTES: u64 = 256;
+pub(super) const CERTAIN_BYTES: u64 = 256;
 
 /// A place in a file, and all by which the file is found again, wherever it was moved, copied or compressed to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

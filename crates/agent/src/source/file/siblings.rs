@@ -4,12 +4,13 @@ use std::{
     cmp::Reverse,
     ffi::OsStr,
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use super::{
-    content::{self, Content, FileId, is_gzip},
-    mark::Mark,
+    content::{self, Content, FileId, begins_with, is_gzip},
+    mark::{CERTAIN_BYTES, Mark},
     print::{Fit, HEAD_BYTES, TAIL_BYTES, tail},
 };
 
@@ -55,12 +56,37 @@ impl Sibling {
         began < if is_packed { self.written } else { self.born }
     }
 
-    /// Whether it is a file that we have open, compressed, as far as the first bytes tell.
-    pub(super) fn is_packed_form_of(&self, file: &Content) -> bool {
-        let (mut ours, mut its) = ([0; HEAD_BYTES], [0; HEAD_BYTES]);
-        let Ok(ours) = file.head(&mut ours) else { return false };
-        let opened = if is_gzip(&self.path) { self.open().ok().flatten() } else { None };
-        opened.is_some_and(|(content, _)| !ours.is_empty() && content.head(&mut its).is_ok_and(|its| *its == *ours))
+    /// Whether it is a file that we have open and that has lost its last name, compressed.
+    pub(super) fn is_packed_form_of(&self, file: &Content) -> io::Result<bool> {
+        let Some(file) = file.plain().filter(|_| is_gzip(&self.path)) else { return Ok(false) };
+        let metadata = file.metadata()?;
+        if metadata.nlink() > 0 {
+            return Ok(false);
+        }
+        // Of short files there may be several with the same bytes. Compressing keeps the time of the last writing.
+        let is_certain = metadata.len() >= CERTAIN_BYTES || self.written <= content::written(&metadata);
+        // One that can't be unpacked is not the one.
+        let Some((mut packed, _)) = self.open().ok().flatten().filter(|_| is_certain) else { return Ok(false) };
+        Ok(begins_with(file, &mut packed).unwrap_or_default())
+    }
+
+    /// Whether it is a copy of what an open file held before its last writing, of which nothing was read. What was made later than that is
+    /// no copy, but what had its name next.
+    pub(super) fn is_earlier_than(&self, file: &Content) -> io::Result<bool> {
+        let Some(file) = file.plain() else { return Ok(false) };
+        let metadata = file.metadata()?;
+        let made = if is_gzip(&self.path) || self.born == 0 { self.written } else { self.born };
+        let is_other = !self.id.is(&FileId::of(&metadata));
+        Ok(is_other && made <= content::written(&metadata))
+    }
+
+    /// Whether it is a copy of an open file that was not truncated, or not yet. `is_held`: that has its name, so there is none after it.
+    pub(super) fn is_copy_of(&self, file: &Content, is_held: bool) -> io::Result<bool> {
+        let (Some(file), Some((mut copy, id))) = (file.plain(), self.open()?) else { return Ok(false) };
+        let metadata = file.metadata()?;
+        // Of short files there may be several with the same bytes.
+        let is_certain = metadata.len() >= CERTAIN_BYTES || is_held && content::written(&metadata) < self.born;
+        Ok(is_certain && !id.is(&FileId::of(&metadata)) && begins_with(file, &mut copy)?)
     }
 
     pub(super) fn open(&self) -> io::Result<Option<(Content, FileId)>> {
@@ -133,9 +159,10 @@ pub(super) fn find(mark: &Mark, siblings: &[Sibling], truncated: bool) -> io::Re
     let mut less = None;
     // The newest copy is the likeliest one.
     for (index, sibling) in siblings.iter().enumerate().rev() {
-        let is_certain = mark.is_certain();
-        let (is_old, is_plain) = (mark.began.is_some_and(|began| sibling.newest() <= began), !is_gzip(&sibling.path));
-        if is_old && (truncated || !is_certain) || is_plain && !truncated && !is_certain {
+        // Of little that was read there may be a file with the same bytes by chance. It is taken for a copy: a line too few is better
+        // than one that comes twice.
+        let is_old = mark.began.is_some_and(|began| sibling.newest() <= began);
+        if is_old && (truncated || !mark.is_certain()) {
             continue;
         }
         // One that can't be unpacked is not the one.

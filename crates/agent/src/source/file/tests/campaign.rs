@@ -134,8 +134,7 @@ fn number(line: &str) -> Option<u32> {
     line.split(' ').next().unwrap().parse().ok()
 }
 
-/// Rotation is by renaming or by copying, as one configures it.
-fn run(acts: &[Act], is_copying: bool) -> Result<(), TestCaseError> {
+fn run(acts: &[Act]) -> Result<(), TestCaseError> {
     let mut agent = Agent::new();
     let mut writer = Writer {
         next: 0,
@@ -154,11 +153,6 @@ fn run(acts: &[Act], is_copying: bool) -> Result<(), TestCaseError> {
         if matches!(act, Act::Look(_) | Act::Kill(_)) {
             Agent::tick();
         }
-        let act = match act {
-            Act::Rename if is_copying => &Act::CopyTruncate,
-            Act::CopyTruncate if !is_copying => &Act::Rename,
-            other => other,
-        };
         writer.act(&mut agent, *act);
         match act {
             Act::Look(chunks) => {
@@ -205,8 +199,8 @@ fn every_line_comes_once_and_in_order_or_its_loss_is_declared() {
     let seed = std::env::var("SIGILLO_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
     let cases = std::env::var("SIGILLO_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(60);
     let config = Config { cases, rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() };
-    let acts = (prop::collection::vec(act(), 1..60), any::<bool>());
-    if let Err(error) = TestRunner::new(config).run(&acts, |(acts, is_copying)| run(&acts, is_copying)) {
+    let acts = prop::collection::vec(act(), 1..60);
+    if let Err(error) = TestRunner::new(config).run(&acts, |acts| run(&acts)) {
         panic!("seed {seed}: {error}");
     }
 }
