@@ -59,6 +59,8 @@ pub struct NumberedLog {
     path: PathBuf,
     file: File,
     generation: u32,
+    /// How each generation ended.
+    ends: Vec<Rotation>,
     offset: u64,
     /// Number of the first line of `places`.
     first: u64,
@@ -82,7 +84,8 @@ impl NumberedLog {
         let file = open(&path)?;
         let (generation, offset, first) = (0, 0, 0);
         let (name, places, buffer) = (name.to_owned(), VecDeque::new(), Vec::new());
-        Ok(Self { name, path, file, generation, offset, first, places, words, random, buffer })
+        let ends = Vec::new();
+        Ok(Self { name, path, file, generation, ends, offset, first, places, words, random, buffer })
     }
 
     /// The name in each line.
@@ -93,6 +96,11 @@ impl NumberedLog {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How a generation of the file ended; `None` if it has not.
+    pub fn end_of(&self, generation: u32) -> Option<Rotation> {
+        self.ends.get(generation as usize).copied()
     }
 
     /// The number that the next line gets.
@@ -139,6 +147,7 @@ impl NumberedLog {
 
     /// Rotates the file.
     pub fn rotate(&mut self, how: Rotation) -> Result<()> {
+        self.ends.push(how);
         match how {
             Rotation::Rename => {
                 self.rename()?;

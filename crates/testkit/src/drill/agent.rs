@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 use tempfile::TempDir;
@@ -69,12 +69,13 @@ pub fn run(options: &Options) -> Result<Tally> {
             tally.passed += row.passed;
             tally.failed += row.failed;
         }
-        let Counts { written, found, declared } = &shared.2;
+        let Counts { written, found, declared, unseen } = &shared.2;
         println!(
-            "{} records written, {} in the journal, {} declared lost",
+            "{} records written, {} in the journal, {} declared lost, {} in files that came and went unseen",
             written.load(Ordering::Relaxed),
             found.load(Ordering::Relaxed),
-            declared.load(Ordering::Relaxed)
+            declared.load(Ordering::Relaxed),
+            unseen.load(Ordering::Relaxed)
         );
         tally
     });
@@ -88,6 +89,7 @@ struct Counts {
     written: AtomicU64,
     found: AtomicU64,
     declared: AtomicU64,
+    unseen: AtomicU64,
 }
 
 /// Every so many-th trial, one after the other.
@@ -103,6 +105,7 @@ async fn hold_row(row: u32, seed: u64, options: &Options, shims: &Shims, counts:
                 counts.written.fetch_add(survived.written, Ordering::Relaxed);
                 counts.found.fetch_add(survived.found, Ordering::Relaxed);
                 counts.declared.fetch_add(survived.declared, Ordering::Relaxed);
+                counts.unseen.fetch_add(survived.unseen, Ordering::Relaxed);
                 if options.verbose || trial.is_multiple_of(50) {
                     println!("trial {trial:>4} {survived}");
                 }
@@ -141,7 +144,7 @@ async fn hold(
         site
     } else {
         let mut site = Site::new(shims, row, options.no_sync, random.random()).await?;
-        site.make_well()?;
+        site.introduce().await.context("a fresh site")?;
         slot.insert(site)
     };
     site.trials += 1;

@@ -13,9 +13,11 @@ use sigillo_proto::{
 use super::acts;
 use crate::{
     config,
-    numbered::{NumberedLog, Place, parse},
+    numbered::{NumberedLog, Place, Rotation, parse},
 };
 
+/// So many acts later an unanswered one does not come any more.
+const UNANSWERED_MAX: u64 = 10_000;
 /// Event that declares a loss.
 const LOSS: &str = "agent.loss";
 
@@ -32,6 +34,8 @@ pub(super) struct Ledger {
     pub(super) found: u64,
     /// Lines that are missing and declared lost.
     pub(super) declared: u64,
+    /// Lines of files that came and went before anybody could look at them: of those nobody can tell that they ever were.
+    pub(super) unseen: u64,
     /// Declarations under which no line is missing.
     pub(super) needless: u64,
 }
@@ -84,6 +88,7 @@ impl Ledger {
             acts: ActsMet::default(),
             found: 0,
             declared: 0,
+            unseen: 0,
             needless: 0,
         })
     }
@@ -141,7 +146,7 @@ impl Ledger {
 
     /// Whether nothing is to come any more.
     pub(super) fn is_complete(&self, logs: &[NumberedLog]) -> bool {
-        self.acts.kept.iter().all(|number| *number < self.acts.next)
+        self.acts.kept.iter().all(|number| self.acts.has(*number))
             && logs.iter().all(|log| self.streams.get(log.name()).is_some_and(|stream| stream.next == log.next()))
     }
 
@@ -151,26 +156,28 @@ impl Ledger {
             let next = self.streams.get(log.name()).map_or(0, |stream| stream.next);
             (next < log.next()).then(|| format!("{} from {next} to {}", log.name(), log.next() - 1))
         };
-        let acts = self.acts.kept.iter().filter(|number| **number >= self.acts.next).count();
-        let acts = (acts > 0).then(|| format!("{acts} acts from {}", self.acts.next));
+        let mut acts: Vec<u64> = self.acts.kept.iter().copied().filter(|number| !self.acts.has(*number)).collect();
+        acts.sort_unstable();
+        let acts = (!acts.is_empty()).then(|| format!("acts that the agent said it keeps: {acts:?}"));
         logs.iter().filter_map(of).chain(acts).collect::<Vec<_>>().join(", ")
     }
 
-    /// Each line that is missing must be declared lost, and no act may be missing that was answered.
+    /// Each line that is missing must be declared lost.
     pub(super) fn settle(&mut self, logs: &[NumberedLog]) -> Result<()> {
-        let lost: Vec<_> = self.acts.kept.intersection(&self.acts.missing).collect();
-        ensure!(lost.is_empty(), "acts that the agent said it keeps are missing: {lost:?}");
         self.acts.kept.clear();
-        self.acts.missing.clear();
+        let settled = self.acts.next;
+        // An unanswered one may still come.
+        self.acts.missing.retain(|number| number + UNANSWERED_MAX > settled);
         for log in logs {
             let Some(stream) = self.streams.get_mut(log.name()) else { continue };
             for gap in &stream.gaps {
                 let within = |loss: &&Loss| gap.before < loss.seq && loss.seq < gap.after;
                 let losses: Vec<&Loss> = stream.losses.iter().filter(within).collect();
-                gap.check(log, &losses).map_err(|error| {
+                let unseen = gap.check(log, &losses).map_err(|error| {
                     anyhow!("{}: lines {} to {} are missing: {error}", log.name(), gap.from, gap.to - 1)
                 })?;
-                self.declared += gap.to - gap.from;
+                self.unseen += unseen;
+                self.declared += gap.to - gap.from - unseen;
             }
             let covers = |loss: &&Loss| !stream.gaps.iter().any(|gap| gap.before < loss.seq && loss.seq < gap.after);
             self.needless += stream.losses.iter().filter(covers).count() as u64;
@@ -182,11 +189,19 @@ impl Ledger {
 }
 
 impl ActsMet {
+    fn has(&self, number: u64) -> bool {
+        number < self.next && !self.missing.contains(&number)
+    }
+
     fn meet(&mut self, number: u64, seq: u64) -> Result<()> {
         let next = self.next;
-        ensure!(number >= next, "act {number} stands at {seq} after act {}: doubled, or out of order", next - 1);
-        self.missing.extend(next..number);
-        self.next = number + 1;
+        // Who connects anew may overtake what the connection before has not got rid of.
+        let late = number < next && self.missing.remove(&number);
+        ensure!(late || number >= next, "act {number} stands at {seq}, too: it is doubled");
+        if !late {
+            self.missing.extend(next..number);
+            self.next = number + 1;
+        }
         Ok(())
     }
 }
@@ -206,10 +221,11 @@ impl Stream {
 
 impl Gap {
     /// Each run of missing lines that stood in one file must lie within a declared loss: one that begins where that run begins or before,
-    /// and ends after it or nobody knows where. What was lost before anybody looked at it is covered by an open end.
-    fn check(&self, log: &NumberedLog, losses: &[&Loss]) -> Result<()> {
-        ensure!(!losses.is_empty(), "no declared loss covers them");
+    /// and ends after it or nobody knows where. What was lost before anybody looked at it is covered by an open end. Returns how many
+    /// lines are of files of which nothing was read and nothing is left: nobody can declare those.
+    fn check(&self, log: &NumberedLog, losses: &[&Loss]) -> Result<u64> {
         let mut opened = false;
+        let mut unseen = 0;
         let mut number = self.from;
         while number < self.to {
             let first = log.place(number).context("a line that was never written")?;
@@ -218,15 +234,24 @@ impl Gap {
             let to = run.last().map_or(first.to, |place| place.to);
             let covers = |loss: &&&Loss| loss.from <= first.from && loss.to.is_none_or(|end| to <= end);
             let covering = losses.iter().find(covers);
+            let after = number + run.len() as u64;
+            let whole = first.from == 0 && log.place(after).is_none_or(|next| next.generation != first.generation);
+            let gone = log.end_of(first.generation).is_some_and(|end| Rotation::LOSING.contains(&end));
+            let never_seen = whole && gone && covering.is_none() && !opened;
+            if never_seen {
+                unseen += run.len() as u64;
+            }
             ensure!(
-                covering.is_some() || opened,
-                "bytes {} to {to} of its file are covered by none of {losses:?}",
-                first.from
+                covering.is_some() || opened || never_seen,
+                "bytes {} to {to} of generation {} (ended by {:?}) are covered by none of the declared losses {losses:?}",
+                first.from,
+                first.generation,
+                log.end_of(first.generation)
             );
             opened |= covering.is_some_and(|loss| loss.to.is_none());
-            number += run.len() as u64;
+            number = after;
         }
-        Ok(())
+        Ok(unseen)
     }
 }
 

@@ -79,6 +79,7 @@ pub(super) struct Survived {
     pub(super) written: u64,
     pub(super) found: u64,
     pub(super) declared: u64,
+    pub(super) unseen: u64,
     needless: u64,
     size: u64,
     took: Duration,
@@ -132,10 +133,17 @@ impl Site {
         })
     }
 
+    /// Lets the agent meet its files, so that it knows them from then on.
+    pub(super) async fn introduce(&mut self) -> Result<()> {
+        self.make_well()?;
+        load::close(&mut self.logs)?;
+        self.account().await.map(drop)
+    }
+
     /// Load with faults in the middle, then everything well, then the account.
     pub(super) async fn hold(&mut self, records: u64, lie: bool, random: &mut ChaCha12Rng) -> Result<Survived> {
         let began = Instant::now();
-        let before = (self.ledger.found, self.ledger.declared, self.ledger.needless);
+        let before = (self.ledger.found, self.ledger.declared, self.ledger.needless, self.ledger.unseen);
         let first: u64 = self.logs.iter().map(NumberedLog::next).sum();
         let (mut logs, mut acts) = (mem::take(&mut self.logs), self.acts.take().context("somebody else writes acts")?);
         let mut load_random = ChaCha12Rng::seed_from_u64(random.random());
@@ -183,6 +191,7 @@ impl Site {
             found: self.ledger.found - before.0,
             declared: self.ledger.declared - before.1,
             needless: self.ledger.needless - before.2,
+            unseen: self.ledger.unseen - before.3,
             faults,
             size,
             took: began.elapsed(),
@@ -244,7 +253,7 @@ impl Site {
     }
 
     /// Mends whatever is broken.
-    pub(super) fn make_well(&mut self) -> Result<()> {
+    fn make_well(&mut self) -> Result<()> {
         self.wire.set(Flow::Open);
         block_in_place(|| {
             for side in [Side::Agent, Side::Server] {
@@ -361,9 +370,12 @@ impl Site {
 
 impl fmt::Display for Survived {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { faults, written, found, declared, needless, size, took } = self;
+        let Self { faults, written, found, declared, unseen, needless, size, took } = self;
         let faults = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         write!(f, "{written} written, {found} found, {declared} declared lost, {size} records")?;
+        if *unseen > 0 {
+            write!(f, ", {unseen} in files that came and went unseen")?;
+        }
         if *needless > 0 {
             write!(f, ", {needless} needless declarations")?;
         }
