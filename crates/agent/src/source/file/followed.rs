@@ -282,11 +282,12 @@ impl Followed {
         let all = found_beside(&real)?;
         let is_earlier = earlier(last, &all)?;
         last.superseded.get_or_insert(look.now);
-        let packed = self.packed(&all)?;
+        let own = packed([&*last], &all)?.pop();
+        let packed = packed(&self.generations, &all)?;
         let place = match all.iter().position(|sibling| sibling.id.is(&mark.id)) {
             Some(index) => Some(index),
             // Compressed since, or removed.
-            None if !packed.is_empty() => packed.last().copied(),
+            None if own.is_some() => own,
             None if is_truncated => match find(&mark, &all, true)? {
                 Found::Whole(index, ..) | Found::Less(index) => Some(index),
                 Found::Nowhere => None,
@@ -306,7 +307,8 @@ impl Followed {
         let Some(front) = self.generations.front() else { return Ok(()) };
         let all = found_beside(&front.real)?;
         let found = if front.mark.offset == 0 { Found::Nowhere } else { find(&front.mark, &all, true)? };
-        let packed = self.packed(&all)?;
+        let packed = packed(&self.generations, &all)?;
+        let has_name = self.has_name();
         let Some(old) = self.generations.pop_front() else { return Ok(()) };
         info!(path = %self.path.display(), "file was truncated; reading it from its beginning");
         let others = std::mem::take(&mut self.generations);
@@ -328,10 +330,13 @@ impl Followed {
             }
         };
         newer.retain(|index| !packed.contains(index));
+        let before = if has_name { (0..all.len()).collect() } else { before(&old, &all)? };
+        newer.retain(|index| before.contains(index));
+        let began = newest(before.iter().filter_map(|index| all.get(*index)));
         let is_other = |id: &FileId| others.iter().any(|other| other.mark.id.is(id));
         let look = Look { now, done, taken: &is_other };
         self.push_unread(&old.real, &all, &newer, &look, Some(old.mark.id))?;
-        let mut again = Generation::unread(old.content, old.mark.id, &old.real, Some(newest(&all)), now);
+        let mut again = Generation::unread(old.content, old.mark.id, &old.real, Some(began), now);
         (again.superseded, again.watch) = (old.superseded, old.watch);
         self.push(again);
         self.generations.extend(others);
@@ -342,9 +347,9 @@ impl Followed {
     fn find_copies_of_unread(&mut self, now: Duration, done: &Done) -> io::Result<()> {
         let Some(front) = self.generations.front() else { return Ok(()) };
         let is_empty = |metadata: fs::Metadata| metadata.len() == 0;
-        let has_name = self.generations.len() == 1 && front.superseded.is_none() && self.absent_since.is_none();
+        let has_name = self.has_name();
         let is_untouched = has_name && front.partial.is_empty() && front.metadata()?.is_none_or(is_empty);
-        if front.mark.offset > 0 || front.content.plain().is_none() || is_untouched {
+        if front.mark.offset > 0 || front.is_rotated || is_untouched {
             return Ok(());
         }
         let (mark, real) = (front.mark.clone(), front.real.clone());
@@ -355,32 +360,27 @@ impl Followed {
             let same = copies(front, &all, &newer, true)?;
             newer.retain(|index| !same.contains(index));
         }
+        let packed = packed(&self.generations, &all)?;
+        newer.retain(|index| !packed.contains(index));
         if newer.is_empty() {
             return Ok(());
         }
+        let began = if has_name { newest(&all) } else { newest(newer.iter().filter_map(|index| all.get(*index))) };
         let others = std::mem::take(&mut self.generations);
         let is_other = |id: &FileId| others.iter().any(|other| other.mark.id.is(id));
         let found = self.push_unread(&real, &all, &newer, &Look { now, done, taken: &is_other }, None);
         let has_found = !self.generations.is_empty();
         self.generations.extend(others);
         if has_found && let Some(front) = self.generations.iter_mut().find(|generation| generation.mark.id == mark.id) {
-            (front.partial, front.mark.began) = (bytes::Bytes::new(), Some(newest(&all)));
+            (front.partial, front.mark.began) = (bytes::Bytes::new(), front.mark.began.max(Some(began)));
         }
         found
     }
 
-    /// Siblings that are compressed forms of what is open.
-    fn packed(&self, all: &[Sibling]) -> io::Result<Vec<usize>> {
-        let mut packed = Vec::new();
-        for (index, sibling) in all.iter().enumerate() {
-            for generation in &self.generations {
-                if sibling.is_packed_form_of(&generation.content)? {
-                    packed.push(index);
-                    break;
-                }
-            }
-        }
-        Ok(packed)
+    /// Whether the oldest file still has the name.
+    fn has_name(&self) -> bool {
+        let is_there = |front: &Generation| front.superseded.is_none() && self.absent_since.is_none();
+        self.generations.len() == 1 && self.generations.front().is_some_and(is_there)
     }
 
     /// Opens generations that nobody has read, oldest first.
@@ -402,7 +402,7 @@ impl Followed {
             if let Some((content, id)) = sibling.open()? {
                 info!(path = %sibling.path.display(), "reading a file that was rotated unseen");
                 let mut generation = Generation::unread(content, id, real, Some(began), look.now);
-                generation.superseded = Some(look.now);
+                (generation.superseded, generation.is_rotated) = (Some(look.now), true);
                 self.push(generation);
             }
             began = began.max(newest([sibling]));
@@ -527,16 +527,38 @@ fn after(began: Option<u64>, all: &[Sibling]) -> Vec<usize> {
 
 /// Siblings that are copies of what an open file held before, if nothing of it was read.
 fn earlier(generation: &Generation, all: &[Sibling]) -> io::Result<Vec<usize>> {
-    let mut earlier = Vec::new();
-    if generation.mark.offset == 0 {
-        for index in after(generation.mark.began, all) {
-            let Some(sibling) = all.get(index) else { continue };
-            if sibling.is_earlier_than(&generation.content)? && !sibling.is_packed_form_of(&generation.content)? {
-                earlier.push(index);
+    if generation.mark.offset > 0 || generation.is_rotated {
+        return Ok(Vec::new());
+    }
+    let (after, packed) = (after(generation.mark.began, all), packed([generation], all)?);
+    let mut before = before(generation, all)?;
+    before.retain(|index| after.contains(index) && !packed.contains(index));
+    Ok(before)
+}
+
+/// Siblings that were made before the last writing to an open file.
+fn before(generation: &Generation, all: &[Sibling]) -> io::Result<Vec<usize>> {
+    let mut before = Vec::new();
+    for (index, sibling) in all.iter().enumerate() {
+        if sibling.is_earlier_than(&generation.content)? {
+            before.push(index);
+        }
+    }
+    Ok(before)
+}
+
+/// Siblings that are compressed forms of open files.
+fn packed<'a>(open: impl IntoIterator<Item = &'a Generation> + Clone, all: &[Sibling]) -> io::Result<Vec<usize>> {
+    let mut packed = Vec::new();
+    for (index, sibling) in all.iter().enumerate() {
+        for generation in open.clone() {
+            if sibling.is_packed_form_of(&generation.content)? {
+                packed.push(index);
+                break;
             }
         }
     }
-    Ok(earlier)
+    Ok(packed)
 }
 
 /// Those of some siblings that are copies of an open file.

@@ -44,6 +44,8 @@ pub(super) struct Generation {
     changed: Duration,
     /// The unfinished line at the end.
     pub(super) partial: Bytes,
+    /// Whether it was found under the name of a rotated file.
+    pub(super) is_rotated: bool,
     /// When another file was seen to have the name.
     pub(super) superseded: Option<Duration>,
     /// The number under which it is watched.
@@ -62,13 +64,24 @@ pub(super) enum Step {
 
 impl Generation {
     pub(super) fn new(content: Content, mark: Mark, real: PathBuf, now: Duration) -> Self {
-        let seen = mark.offset;
-        Self { content, mark, real, seen, changed: now, partial: Bytes::new(), superseded: None, watch: None }
+        Self {
+            seen: mark.offset,
+            content,
+            mark,
+            real,
+            changed: now,
+            partial: Bytes::new(),
+            is_rotated: false,
+            superseded: None,
+            watch: None,
+        }
     }
 
     /// A file that was not read yet.
     pub(super) fn unread(content: Content, id: FileId, real: &Path, began: Option<u64>, now: Duration) -> Self {
-        Self::new(content, Mark { began, ..Mark::new(id) }, real.to_owned(), now)
+        let mut generation = Self::new(content, Mark { began, ..Mark::new(id) }, real.to_owned(), now);
+        generation.seen = generation.metadata().ok().flatten().map_or(0, |metadata| metadata.len());
+        generation
     }
 
     pub(super) fn metadata(&self) -> io::Result<Option<Metadata>> {
@@ -123,9 +136,10 @@ impl Generation {
         if known.len() < before || !self.mark.tail.is_empty() && self.mark.tail != tail(known) {
             return Ok(Step::Changed);
         }
-        // Little was read, and what we saw behind it has changed: these are other bytes of the same looks.
+        // Little was read, and what we saw behind it has changed or gone: these are other bytes of the same looks.
         let unread = buffer.get(before..count).unwrap_or_default();
-        if !self.mark.is_certain() && !unread.starts_with(&self.partial) {
+        let is_shorter = || Ok::<_, io::Error>(self.metadata()?.is_some_and(|metadata| metadata.len() < self.seen));
+        if !self.mark.is_certain() && (!unread.starts_with(&self.partial) || is_shorter()?) {
             return Ok(Step::Changed);
         }
         if count == before {
