@@ -21,7 +21,7 @@ use super::print::HEAD_BYTES;
 const COMPARED_BYTES: usize = 64 << 10;
 
 /// By what the file system knows a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct FileId {
     dev: u64,
     inode: u64,

@@ -60,6 +60,8 @@ pub(super) struct Begins {
     pub(super) remembered: Option<Mark>,
     /// Otherwise at the end, or else at the beginning.
     pub(super) from_end: bool,
+    /// Whether the path is waited for also when nothing has it.
+    pub(super) is_named: bool,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,7 @@ pub(super) struct Followed {
     /// Where it was left by an agent before us, until the file was looked for.
     remembered: Option<Mark>,
     from_end: bool,
+    is_named: bool,
     absent_since: Option<Duration>,
     /// The greatest time of what was called like a generation while there was nothing of the name.
     absent_began: Option<u64>,
@@ -96,6 +99,7 @@ impl Followed {
             generations: VecDeque::new(),
             remembered: begins.remembered,
             from_end: begins.from_end,
+            is_named: begins.is_named,
             absent_since: None,
             absent_began: None,
             pending: Vec::new(),
@@ -154,6 +158,7 @@ impl Followed {
                 }
                 if self.generations.is_empty() && self.remembered.is_none() && self.absent_began.is_none() {
                     self.absent_began = Some(newest(&found_beside(&self.path)?));
+                    self.marked = self.is_named;
                 }
                 return Ok(());
             }
@@ -198,19 +203,19 @@ impl Followed {
         let began = newest(&all);
         let generation = match look.done.of(&id) {
             Some(mark) if compare(&mut content, mark)? == Fit::Same => {
-                self.marked = true;
                 Generation::new(content, mark.clone(), real, look.now)
             }
             _ => {
                 let mut generation = Generation::unread(content, id, &real, Some(began), look.now);
                 if self.from_end {
                     generation.skip_to_end(buffer)?;
-                    self.marked = true;
                 }
                 generation
             }
         };
         self.push(generation);
+        // So that an agent after us knows what was there before.
+        self.marked = true;
         Ok(())
     }
 
@@ -218,7 +223,7 @@ impl Followed {
     fn resume(&mut self, mark: &Mark, mut current: Option<(Content, FileId)>, look: &Look<'_>) -> io::Result<()> {
         let is_same = current.as_ref().is_some_and(|(_, id)| id.is(&mark.id));
         if let Some((content, id)) = &mut current
-            && (is_same || mark.is_certain())
+            && (is_same && !is_shorter(content, mark)? || mark.is_certain())
             && compare(content, mark)? == Fit::Same
         {
             let real = fs::canonicalize(&self.path)?;
@@ -260,9 +265,13 @@ impl Followed {
                 (index + 1..all.len()).collect()
             }
             Found::Nowhere => {
-                let reason = if is_same { Reason::TruncatedWhileAway } else { Reason::GoneWhileAway };
-                self.declare(mark.offset, None, reason);
-                after(mark.began, &all)
+                let newer = after(mark.began, &all);
+                // What nothing was read of may be one of the newer ones.
+                if mark.offset > 0 || mark.seen > 0 && newer.is_empty() {
+                    let reason = if is_same { Reason::TruncatedWhileAway } else { Reason::GoneWhileAway };
+                    self.declare(mark.offset, Some(mark.seen).filter(|seen| *seen > mark.offset), reason);
+                }
+                newer
             }
         };
         self.push_unread(&real, &all, &newer, look, current.as_ref().map(|(_, id)| *id))?;
@@ -338,6 +347,7 @@ impl Followed {
         self.push_unread(&old.real, &all, &newer, &look, Some(old.mark.id))?;
         let mut again = Generation::unread(old.content, old.mark.id, &old.real, Some(began), now);
         (again.superseded, again.watch) = (old.superseded, old.watch);
+        again.glimpse()?;
         self.push(again);
         self.generations.extend(others);
         Ok(())
@@ -413,7 +423,9 @@ impl Followed {
     fn push_current(&mut self, current: Option<(Content, FileId)>, all: &[Sibling], now: Duration) -> io::Result<()> {
         if let Some((content, id)) = current {
             let real = fs::canonicalize(&self.path)?;
-            self.push(Generation::unread(content, id, &real, Some(newest(all)), now));
+            let mut generation = Generation::unread(content, id, &real, Some(newest(all)), now);
+            generation.glimpse()?;
+            self.push(generation);
         }
         Ok(())
     }
@@ -499,10 +511,11 @@ impl Followed {
 
     /// The unfinished line of a file that no longer has it.
     fn take_partial(&mut self, old: &Generation) {
-        let mut pieces = old.mark.pieces;
-        if let Some(found) = cut(&old.partial, &mut pieces, &self.rule, End::Final) {
-            let (bytes, consumed) = (old.partial.slice(found.range), found.next as u64);
+        let (mut pieces, mut rest) = (old.mark.pieces, old.partial.clone());
+        while let Some(found) = cut(&rest, &mut pieces, &self.rule, End::Final) {
+            let (bytes, consumed) = (rest.slice(found.range), found.next as u64);
             self.pending.push(self.maker.line(Piece { bytes, fragment: found.fragment, consumed }, unix_nanos()));
+            rest = rest.slice(found.next..);
         }
     }
 
@@ -514,9 +527,21 @@ impl Followed {
     }
 
     fn chunk(&self, records: Vec<Record>) -> Chunk {
-        let mark = self.generations.front().map(|front| front.mark.to_bytes());
+        let seen = |front: &Generation| Some(front.seen).filter(|seen| *seen > front.mark.offset).unwrap_or_default();
+        let mark = match (self.generations.front(), self.absent_began) {
+            (Some(front), _) => Some(Mark { seen: seen(front), ..front.mark.clone() }),
+            (None, Some(began)) if self.is_named => Some(Mark::absent(began)),
+            (None, _) => None,
+        };
+        let mark = mark.map(|mark| mark.to_bytes());
         Chunk::new(&self.key, records, Some(mark.unwrap_or_default()))
     }
+}
+
+/// Whether a file of which little was read holds less than was seen of it.
+fn is_shorter(content: &Content, mark: &Mark) -> io::Result<bool> {
+    let length = content.plain().map(fs::File::metadata).transpose()?.map_or(0, |metadata| metadata.len());
+    Ok(!mark.is_certain() && length < mark.seen)
 }
 
 /// Siblings that were made after the reading of a file began.
@@ -548,13 +573,12 @@ fn before(generation: &Generation, all: &[Sibling]) -> io::Result<Vec<usize>> {
 }
 
 /// Siblings that are compressed forms of open files.
-fn packed<'a>(open: impl IntoIterator<Item = &'a Generation> + Clone, all: &[Sibling]) -> io::Result<Vec<usize>> {
+fn packed<'a>(open: impl IntoIterator<Item = &'a Generation>, all: &[Sibling]) -> io::Result<Vec<usize>> {
     let mut packed = Vec::new();
-    for (index, sibling) in all.iter().enumerate() {
-        for generation in open.clone() {
-            if sibling.is_packed_form_of(&generation.content)? {
+    for generation in open {
+        for (index, sibling) in all.iter().enumerate() {
+            if !packed.contains(&index) && sibling.is_packed_form_of(&generation.content)? {
                 packed.push(index);
-                break;
             }
         }
     }

@@ -135,7 +135,8 @@ impl Follower {
             let key = key(&path);
             if let Some(table) = self.tables.get(table).filter(|_| !self.files.contains_key(&*key)) {
                 let (maker, meter) = (table.maker.of(&path.to_string_lossy()), Arc::clone(&table.meter));
-                let begin = Begins { remembered: self.marks.remove(&*key), from_end: table.from_end };
+                let is_named = self.names.iter().any(|names| names.path.as_ref() == Some(&path));
+                let begin = Begins { remembered: self.marks.remove(&*key), from_end: table.from_end, is_named };
                 let file = Followed::new(path, maker, meter, Arc::clone(&table.rule), begin);
                 self.files.insert(Arc::clone(&file.key), file);
             }

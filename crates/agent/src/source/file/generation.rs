@@ -84,6 +84,13 @@ impl Generation {
         generation
     }
 
+    /// Remembers the first bytes, so that a truncation before they were read is noticed.
+    pub(super) fn glimpse(&mut self) -> io::Result<()> {
+        let mut bytes = [0; HEAD_BYTES];
+        self.partial = Bytes::copy_from_slice(self.content.head(&mut bytes)?);
+        Ok(())
+    }
+
     pub(super) fn metadata(&self) -> io::Result<Option<Metadata>> {
         self.content.plain().map(std::fs::File::metadata).transpose()
     }

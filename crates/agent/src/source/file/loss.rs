@@ -27,7 +27,7 @@ impl Reason {
                 "the file was truncated while the agent was away, and there is no copy of what was not read"
             }
             Self::GoneWhileAway => {
-                "the file was removed while the agent was away; whether it was read to its end is unknown"
+                "the file was removed while the agent was away; what was written behind this place, if anything, was not read"
             }
             Self::Damaged => "the compressed file is damaged behind this place",
         }

@@ -36,6 +36,9 @@ pub(super) struct Mark {
     /// before. `None`: not noted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) began: Option<u64>,
+    /// The greatest length that was seen; 0: none beyond `offset`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) seen: u64,
     /// Where it is, if its path is a symbolic link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) real: Option<PathBuf>,
@@ -51,8 +54,14 @@ impl Mark {
             head: Head::default(),
             tail: tail(b""),
             began: None,
+            seen: 0,
             real: None,
         }
+    }
+
+    /// Of a name that nothing has: what comes later is new.
+    pub(super) fn absent(began: u64) -> Self {
+        Self { began: Some(began), ..Self::new(FileId::default()) }
     }
 
     /// Whether so much was read that another file with the same bytes is a copy.
@@ -70,6 +79,11 @@ impl Mark {
         let written = serde_json::to_vec(self).or_else(|_| serde_json::to_vec(&Self { real: None, ..self.clone() }));
         written.unwrap_or_default().into()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The key of a file. Names that are no texts are told apart by their sum.

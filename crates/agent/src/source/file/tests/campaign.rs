@@ -6,7 +6,7 @@ use proptest::{
 };
 
 use super::*;
-use crate::source::file::{content::FileId, mark::Mark};
+use crate::source::file::{content::FileId, mark::Mark, print::Fit};
 
 /// One thing that happens.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +85,9 @@ impl Writer {
     fn destroy(&mut self, agent: &Agent) {
         let id = FileId::of(&fs::metadata(agent.path("log")).unwrap());
         let mut marks = agent.marks.values().filter_map(|bytes| Mark::parse(bytes));
-        if self.is_fresh || !marks.any(|mark| mark.id.is(&id) && mark.offset > 0) {
+        let bytes = fs::read(agent.path("log")).unwrap();
+        let is_read = |mark: Mark| mark.id.is(&id) && mark.offset > 0 && mark.head.fits(&bytes) == Fit::Same;
+        if self.is_fresh || !marks.any(is_read) {
             self.unknown.extend(&self.current);
         }
         self.destroyed.append(&mut self.current);
@@ -162,8 +164,7 @@ fn run(acts: &[Act]) -> Result<(), TestCaseError> {
                 }
             }
             Act::Wait => agent.now += Duration::from_secs(3),
-            // Who remembers nothing can't know what is history.
-            Act::Kill(is_lost) if !agent.marks.is_empty() => {
+            Act::Kill(is_lost) => {
                 let marks = agent.marks.clone();
                 let chunk = agent.next().filter(|_| !is_lost);
                 match chunk {

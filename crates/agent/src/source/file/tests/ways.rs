@@ -214,6 +214,7 @@ async fn a_line_in_a_quiet_file_is_handed_over_at_once() {
     let feed = crate::source::Feed::new(sender);
     let following = tokio::spawn(crate::source::file::follow(tables, Arc::default(), Mode::Follow, feed));
     let mut waits = Vec::new();
+    assert!(chunks.recv().await.unwrap().records.is_empty(), "that the file is there is remembered first");
     assert_eq!(shown(&chunks.recv().await.unwrap().records[0]), "first");
     for number in 0..20 {
         tokio::time::sleep(Duration::from_millis(20)).await;
