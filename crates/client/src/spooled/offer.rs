@@ -62,3 +62,18 @@ impl Offer {
         self.leave(Fate::Taken)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_leaves_the_queue_to_one_side() {
+        let offer = Offer::new();
+        assert!(offer.withdraw() && !offer.take() && !offer.withdraw());
+        let offer = Offer::new();
+        assert!(offer.take() && !offer.withdraw());
+        offer.settle(Fate::Full("x"));
+        assert!(!offer.withdraw() && offer.fate() == Fate::Full("x"));
+    }
+}
