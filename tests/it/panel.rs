@@ -157,7 +157,8 @@ async fn many_writers_share_a_panel() {
 
 /// The example, writing one activity.
 fn example(server: SocketAddr, dir: &Path, message: &str, times: [&str; 2]) -> Command {
-    let mut command = Command::new(binary("examples/panel").unwrap());
+    let mut command =
+        Command::new(binary("examples/panel").expect("built by `cargo build --release --workspace --examples`"));
     command.args([&format!("https://{server}"), dir.to_str().unwrap(), SOURCE, dir.join("queue").to_str().unwrap()]);
     command.args(["server.reboot", "server:srv-17", message]).args(times).stdin(Stdio::null());
     command

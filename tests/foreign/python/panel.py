@@ -24,7 +24,7 @@ import blake3
 import grpc
 import zstandard
 
-sys.path.insert(0, os.environ.get("SIGILLO_PROTO", str(pathlib.Path(__file__).resolve().parents[3] / "proto")))
+sys.path.insert(0, os.environ.get("SIGILLO_PROTO") or str(pathlib.Path(__file__).resolve().parents[3] / "proto"))
 record, _ = grpc.protos_and_services("sigillo/v1/record.proto")
 ingest, services = grpc.protos_and_services("sigillo/v1/ingest.proto")
 
