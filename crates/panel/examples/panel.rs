@@ -3,7 +3,7 @@
 //!     panel URL CERTIFICATES NAME FOLDER ACTION TYPE:ID MESSAGE [PATIENCE_MS [CLOSE_MS]]
 //!
 //! The folder CERTIFICATES holds `ca.pem`, `NAME.pem` and `NAME.key`; FOLDER is the queue's. Prints `durable N`, `queued: why` and
-//! then, when everything is sent or CLOSE_MS have passed, `waiting N`.
+//! then, when everything is sent or `CLOSE_MS` have passed, `waiting N`.
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
