@@ -228,7 +228,7 @@ impl Ticket {
         if !reached.is_ok_and(|progress| progress.acknowledged_records >= ordinal) {
             return Err(ClientError::Stopped);
         }
-        match self.shared.refusal(ordinal) {
+        match self.offer.as_ref().and_then(|_| self.shared.refusal(ordinal)) {
             Some(message) => Err(ClientError::Refused { code: Code::InvalidArgument, message }),
             None => Ok(()),
         }
