@@ -32,6 +32,9 @@ use crate::{
 
 /// Files of one name that are open at once. More are opened when the oldest was read.
 const GENERATIONS_MAX: usize = 64;
+/// Renamed files that are held open when they were read.
+const LATE_MAX: usize = 2;
+
 /// How long is waited for what.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
@@ -41,6 +44,8 @@ pub(super) struct Patience {
     pub(super) absent: Duration,
     /// For another file of the name, when this one still exists under another name.
     pub(super) moved: Duration,
+    /// For more in a renamed file that was read to its end.
+    pub(super) late: Duration,
     /// Whether what has no end is taken when everything else was.
     pub(super) to_the_end: bool,
 }
@@ -73,6 +78,8 @@ pub(super) struct Followed {
     rule: Arc<Rule>,
     /// Oldest first; the last one has the name, or had it last.
     generations: VecDeque<Generation>,
+    /// Read to their end, and still open: their writers may not have learned that they were renamed.
+    late: VecDeque<Generation>,
     /// Where it was left by an agent before us, until the file was looked for.
     remembered: Option<Mark>,
     from_end: bool,
@@ -97,6 +104,7 @@ impl Followed {
             meter,
             rule,
             generations: VecDeque::new(),
+            late: VecDeque::new(),
             remembered: begins.remembered,
             from_end: begins.from_end,
             is_named: begins.is_named,
@@ -116,6 +124,12 @@ impl Followed {
         self.generations.iter().any(|generation| generation.mark.id.is(id))
     }
 
+    /// Leaves renamed files to those who read them under their new names.
+    pub(super) fn give_up(&mut self, is_read: impl Fn(&FileId) -> bool) {
+        // Their watch stays: the kernel has one for each file, and it goes over to them.
+        self.late.retain(|late| !is_read(&late.mark.id));
+    }
+
     /// Bytes that are there and were not read.
     pub(super) fn lag_bytes(&self) -> u64 {
         let lag = |generation: &Generation| {
@@ -132,7 +146,10 @@ impl Followed {
     /// Whether there is nothing to read, nor to hand over, nor to look for, since so long.
     pub(super) fn is_idle(&self, now: Duration, wait: Duration) -> bool {
         let has_nothing = self.generations.is_empty() && self.remembered.is_none() && self.pending.is_empty();
-        has_nothing && !self.marked && self.absent_since.is_some_and(|since| now.saturating_sub(since) >= wait)
+        has_nothing
+            && !self.marked
+            && self.late.is_empty()
+            && self.absent_since.is_some_and(|since| now.saturating_sub(since) >= wait)
     }
 
     /// When something is due without anything being written.
@@ -172,6 +189,17 @@ impl Followed {
         let Some((file, metadata)) = content::open(&self.path)? else { return Ok(()) };
         let id = FileId::of(&metadata);
         if self.has(&id) || self.generations.len() >= GENERATIONS_MAX {
+            return Ok(());
+        }
+        if let Some(mut back) =
+            self.late.iter().position(|late| late.mark.id.is(&id)).and_then(|at| self.late.remove(at))
+        {
+            // Renamed, and back again.
+            (back.superseded, back.is_rotated) = (None, false);
+            if let Some(last) = self.generations.back_mut() {
+                last.superseded.get_or_insert(look.now);
+            }
+            self.push(back);
             return Ok(());
         }
         let current = (Content::Plain(file), id);
@@ -289,7 +317,7 @@ impl Followed {
         let (mark, real) = (last.mark.clone(), last.real.clone());
         let is_truncated = compare(&mut last.content, &mark)? != Fit::Same;
         let all = found_beside(&real)?;
-        let is_earlier = earlier(last, &all)?;
+        let is_earlier = if is_truncated { before(last, &all)? } else { earlier(last, &all)? };
         last.superseded.get_or_insert(look.now);
         let own = packed([&*last], &all)?.pop();
         let packed = packed(&self.generations, &all)?;
@@ -456,7 +484,9 @@ impl Followed {
             self.find_copies_of_unread(now, done)?;
             let closing = self.is_closing(now, patience)?;
             let is_last = self.generations.len() == 1;
-            let Some(front) = self.generations.front_mut() else { return Ok(None) };
+            let Some(front) = self.generations.front_mut() else {
+                return Ok(self.next_late(buffer, now, patience, done));
+            };
             let before = front.mark.offset;
             let end = if closing { End::Final } else { End::Open };
             let step = front.step(&self.maker, &self.rule, end, buffer, now);
@@ -468,7 +498,7 @@ impl Followed {
                 }
                 Ok(Step::Changed) => self.truncated(now, done)?,
                 Ok(Step::Nothing) if closing && !(is_last && patience.to_the_end) => self.close(done),
-                Ok(Step::Nothing) => return Ok(None),
+                Ok(Step::Nothing) => return Ok(self.next_late(buffer, now, patience, done)),
                 Err(error) if front.content.plain().is_none() => {
                     warn!(path = %front.real.display(), %error, "compressed file is damaged");
                     let from = front.mark.offset;
@@ -497,7 +527,6 @@ impl Followed {
 
     fn close(&mut self, done: &mut Done) {
         let Some(old) = self.generations.pop_front() else { return };
-        self.unwatched.extend(old.watch);
         // What is written to it late does not make it a new generation.
         let written = old.metadata().ok().flatten().map_or(0, |metadata| content::written(&metadata));
         if let Some(next) = self.generations.front_mut() {
@@ -506,7 +535,46 @@ impl Followed {
             self.marked = true;
             self.absent_began = old.mark.began.map(|began| began.max(written));
         }
-        done.add(old.mark);
+        done.add(old.mark.clone());
+        if old.content.plain().is_some() {
+            self.late.push_back(old);
+        } else {
+            self.unwatched.extend(old.watch);
+        }
+        if self.late.len() > LATE_MAX {
+            self.unwatched.extend(self.late.pop_front().and_then(|oldest| oldest.watch));
+        }
+    }
+
+    /// What was written to files that had been read to their end. It is remembered with the place in the one that is read now: an agent after
+    /// us does not look there again, so nothing comes twice.
+    fn next_late(
+        &mut self,
+        buffer: &mut BytesMut,
+        now: Duration,
+        patience: &Patience,
+        done: &mut Done,
+    ) -> Option<Chunk> {
+        for index in 0..self.late.len() {
+            let late = self.late.get_mut(index)?;
+            let is_over = late.is_quiet(now, patience.late);
+            let (before, end) = (late.mark.offset, if is_over { End::Final } else { End::Open });
+            match late.step(&self.maker, &self.rule, end, buffer, now) {
+                Ok(Step::Records(records)) => {
+                    done.add(late.mark.clone());
+                    self.meter.read(records.len() as u64, late.mark.offset - before, unix_nanos());
+                    return Some(self.chunk(records));
+                }
+                Ok(Step::Nothing) if !is_over => {}
+                // Over, or used for something else, or unreadable.
+                _ => {
+                    self.unwatched.extend(self.late.remove(index).and_then(|late| late.watch));
+                    // The others have their turn at the next look.
+                    return None;
+                }
+            }
+        }
+        None
     }
 
     /// The unfinished line of a file that no longer has it.

@@ -66,11 +66,16 @@ impl Follower {
                 grace: Duration::from_secs(2),
                 absent: Duration::from_secs(30),
                 moved: Duration::from_secs(600),
+                late: Duration::from_secs(300),
                 to_the_end: false,
             },
-            Mode::Once => {
-                Patience { grace: Duration::ZERO, absent: Duration::ZERO, moved: Duration::ZERO, to_the_end: true }
-            }
+            Mode::Once => Patience {
+                grace: Duration::ZERO,
+                absent: Duration::ZERO,
+                moved: Duration::ZERO,
+                late: Duration::ZERO,
+                to_the_end: true,
+            },
         };
         let mut first = VecDeque::new();
         let (mut names, mut tables) = (Vec::new(), Vec::new());
@@ -184,6 +189,11 @@ impl Follower {
             if let Err(error) = refreshed {
                 self.failed(&key, error, now)?;
             }
+        }
+        for file in self.files.values_mut() {
+            file.give_up(|id| {
+                taken.get(&id.inode()).is_some_and(|others| others.iter().any(|(other, _)| other.is(id)))
+            });
         }
         Ok(())
     }

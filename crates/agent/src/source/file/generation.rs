@@ -115,6 +115,11 @@ impl Generation {
         }
     }
 
+    /// Whether nothing was written for some time, nor the name lost.
+    pub(super) fn is_quiet(&self, now: Duration, wait: Duration) -> bool {
+        now.saturating_sub(self.changed.max(self.superseded.unwrap_or_default())) >= wait
+    }
+
     /// When an unfinished message is over.
     pub(super) fn quiet_at(&self) -> Option<Duration> {
         (self.seen > self.mark.offset).then_some(self.changed + SILENCE)

@@ -62,6 +62,27 @@ fn a_file_that_is_moved_to_another_name_that_is_followed_is_read_on_there() {
 }
 
 #[test]
+fn a_renamed_file_is_followed_while_its_writer_goes_on_in_it() {
+    let mut agent = Agent::new();
+    agent.run("line log a");
+    assert_eq!(agent.read(), ["a"]);
+    agent.run("mv log log.1; line log b");
+    assert_eq!(agent.read_long(), ["b"]);
+    agent.run("line log.1 late; line log c");
+    assert_eq!(agent.read_long(), ["c", "late"]);
+    agent.run("part log.1 unfin; look .; mv log.1 log.2; line log.2 ished");
+    assert_eq!(agent.read_long(), ["unfinished"]);
+    agent.run("mv log log.1; mv log.2 log");
+    assert_eq!(agent.read_long(), [""; 0]);
+    agent.run("line log back");
+    assert_eq!(agent.read_long(), ["back"]);
+    agent.restart();
+    assert_eq!(agent.read_long(), [""; 0], "none of it comes twice");
+    agent.run("line log d");
+    assert_eq!(agent.read_long(), ["d"]);
+}
+
+#[test]
 fn what_is_forgotten_is_only_what_is_gone() {
     let mut agent = Agent::with(vec![table("*.log")]);
     agent.run("line a.log x; line b.log y");
