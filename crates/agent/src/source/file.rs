@@ -8,6 +8,10 @@
 //! one is being read. A file is known by its inode and time of birth, and by its bytes: the first ones and those before the
 //! place where reading goes on. What was moved, copied or compressed is found by them beside its old name. What can't be noticed: a
 //! file that was truncated and has grown again past our place with the same bytes at both places.
+//!
+//! A renamed file stays open for some minutes after it was read, since its writer may go on in it; what comes there late is read by this
+//! agent only, not by one after it. Where bytes can't tell a copy from a new file with the same beginning, it is taken for a copy: no line
+//! comes twice.
 
 mod content;
 mod cut;
