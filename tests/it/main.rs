@@ -9,7 +9,6 @@ mod house;
 mod journey;
 mod log;
 mod orders;
-mod panel;
 mod receipts;
 mod refusals;
 mod restart;

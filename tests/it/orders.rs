@@ -46,12 +46,13 @@ fn two_officers_have_a_part_erased() {
     assert!(done.status.success(), "{}", said(&done));
     assert!(String::from_utf8_lossy(&done.stdout).contains("1 parts of 1 records"), "{}", said(&done));
 
+    // Between the records of the agent's start and stop.
     let found = sigillo_json(dir, &["query", "--source", "dev-agent", "--reason", "test"]);
-    assert_eq!(found.len(), 3);
-    assert_eq!((&found[1]["erased"], found[1].get("original")), (&"content".into(), None));
-    assert_eq!(found[0].get("erased"), None);
+    assert_eq!(found.len(), 5);
+    assert_eq!((&found[2]["erased"], found[2].get("original")), (&"content".into(), None));
+    assert_eq!(found[1].get("erased"), None);
     let shown = sigillo_ok(dir, &["query", "--source", "dev-agent", "--reason", "test"]);
-    assert!(shown.lines().nth(1).unwrap().ends_with("[erased: content]"), "{shown}");
+    assert!(shown.lines().nth(2).unwrap().ends_with("[erased: content]"), "{shown}");
 
     // The order itself can't be erased: it is what explains the gap.
     let orders =

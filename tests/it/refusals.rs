@@ -35,7 +35,7 @@ fn exit_codes_tell_what_happened() {
 fn a_journal_that_its_own_server_finds_altered_is_altered() {
     let dev = Dev::start();
     // A start looks at the newest 65,536 records, so what it must not see is older.
-    dev.ship("app.log", "line\n".repeat(70_000).as_bytes());
+    dev.ship("app.log", "line\n".repeat(90_000).as_bytes());
     let Dev { server, dir } = dev;
     let command = server.stop().unwrap().command;
     let database = Database::open(&command.data_dir()).unwrap();

@@ -35,6 +35,12 @@ pub struct Config {
     /// How batches are cut.
     #[serde(default)]
     pub batch: BatchSettings,
+    /// Where what was read waits for the journal.
+    #[serde(default)]
+    pub spool: SpoolSettings,
+    /// What the agent may use of the machine.
+    #[serde(default)]
+    pub limits: LimitSettings,
     /// Files to follow.
     #[serde(default, rename = "file")]
     pub files: Vec<FileSettings>,
@@ -68,17 +74,17 @@ impl Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchSettings {
-    /// Records, 1 to 16,384. Default 1,000.
+    /// Records, 1 to 16,384. Default 8,192. What was read at once is never cut, so a batch may have up to 4,096.
     pub max_records: usize,
-    /// Bytes before compression, 4 KiB to 8 MiB. Default 1 MiB.
+    /// Bytes before compression, 4 KiB to 8 MiB. Default 1 MiB. What was read at once, up to 512 KiB, is never cut.
     pub max_bytes: usize,
-    /// Milliseconds after which a batch is sent even if it is small, 1 to 60,000. Default 200.
+    /// Milliseconds after which what was read is synced and sent even if it is little, 1 to 60,000. Default 10.
     pub max_delay_ms: u64,
 }
 
 impl Default for BatchSettings {
     fn default() -> Self {
-        Self { max_records: 1_000, max_bytes: 1 << 20, max_delay_ms: 200 }
+        Self { max_records: 8_192, max_bytes: 1 << 20, max_delay_ms: 10 }
     }
 }
 
@@ -87,6 +93,36 @@ impl BatchSettings {
     pub fn max_delay(&self) -> Duration {
         Duration::from_millis(self.max_delay_ms)
     }
+}
+
+/// Where what was read waits for the journal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolSettings {
+    /// Bytes on the disk at most, 16 MiB to 1 TiB. Default 1 GiB. When they are used up nothing more is read: files keep their lines.
+    pub max_bytes: Option<u64>,
+    /// Bytes of one of its files, about. Default 8 MiB.
+    pub segment_bytes: Option<u64>,
+}
+
+impl SpoolSettings {
+    /// For the spool, which is `spool` in the state directory.
+    pub(crate) fn options(&self, state_dir: &Path) -> sigillo_client::spooled::SpoolOptions {
+        let mut options = sigillo_client::spooled::SpoolOptions::new(state_dir.join("spool"));
+        options.max_bytes = self.max_bytes.unwrap_or(options.max_bytes);
+        options.segment_bytes = self.segment_bytes.unwrap_or(options.segment_bytes);
+        options
+    }
+}
+
+/// What the agent may use of the machine. Its memory is bounded by itself; the service's unit sets a hard limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSettings {
+    /// Percent of one processor core, 1 to 100,000; reading pauses to keep to it. Default: no limit.
+    pub cpu_percent: Option<u32>,
+    /// Bytes that are sent in a second, on average; at least 1,024. Default: no limit.
+    pub bandwidth_bytes_s: Option<u64>,
 }
 
 impl Config {
@@ -125,6 +161,14 @@ impl Config {
         if !(1..=60_000).contains(&max_delay_ms) {
             return Err(format!("batch.max_delay_ms is {max_delay_ms}, it must be 1 to 60000"));
         }
+        let LimitSettings { cpu_percent, bandwidth_bytes_s } = self.limits;
+        if let Some(percent) = cpu_percent.filter(|percent| !(1..=100_000).contains(percent)) {
+            return Err(format!("limits.cpu_percent is {percent}, it must be 1 to 100000"));
+        }
+        if let Some(bytes) = bandwidth_bytes_s.filter(|bytes| *bytes < 1_024) {
+            return Err(format!("limits.bandwidth_bytes_s is {bytes}, it must be at least 1024"));
+        }
+        self.spool.options(&self.state_dir).check().map_err(|error| format!("[spool]: {error}"))?;
         if !(1..=86_400).contains(&self.checkpoint_grace_s) {
             let given = self.checkpoint_grace_s;
             return Err(format!("checkpoint_grace_s is {given}, it must be 1 to 86400"));
@@ -196,6 +240,9 @@ mod tests {
         for (more, word) in [
             ("[batch]\nmax_records = 0\n", "max_records"),
             ("[batch]\nmax_bytes = 1\n", "max_bytes"),
+            ("[spool]\nmax_bytes = 1\n", "[spool]"),
+            ("[limits]\ncpu_percent = 0\n", "cpu_percent"),
+            ("[limits]\nbandwidth_bytes_s = 1\n", "bandwidth_bytes_s"),
             ("[[file]]\npath = 'a'\n[[file]]\npath = 'a'\n", "twice"),
             ("[[journald]]\n[[journald]]\n", "[[journald]]"),
             ("[[file]]\nglob = 'a'\npath = 'a'\n", "glob"),

@@ -33,12 +33,14 @@ const OPEN: &str = "receipts.open";
 pub(crate) struct Receipts {
     dir: PathBuf,
     unsaved: String,
+    /// What was written last of those that nothing has covered.
+    open: String,
 }
 
 impl Receipts {
     /// Those of this state directory.
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), unsaved: String::new() }
+        Self { dir: dir.to_owned(), unsaved: String::new(), open: String::new() }
     }
 
     /// The newest of each epoch that nothing had covered when the agent stopped.
@@ -75,13 +77,17 @@ impl Receipts {
         }
     }
 
-    /// What is to be written now; [`Unsaved::write`] does it.
-    pub(crate) fn unsaved(&mut self, guard: Option<&Guard>) -> Unsaved {
-        Unsaved {
-            dir: self.dir.clone(),
-            new: std::mem::take(&mut self.unsaved),
-            open: guard.map(|guard| guard.uncovered().iter().map(SignedReceipt::to_text).collect()),
+    /// What is to be written now, if there is anything; [`Unsaved::write`] does it.
+    pub(crate) fn unsaved(&mut self, guard: Option<&Guard>) -> Option<Unsaved> {
+        let open: Option<String> = guard.map(|guard| guard.uncovered().iter().map(SignedReceipt::to_text).collect());
+        let open = open.filter(|open| *open != self.open);
+        if self.unsaved.is_empty() && open.is_none() {
+            return None;
         }
+        if let Some(open) = &open {
+            self.open.clone_from(open);
+        }
+        Some(Unsaved { dir: self.dir.clone(), new: std::mem::take(&mut self.unsaved), open })
     }
 }
 
@@ -142,13 +148,13 @@ mod tests {
             let (welcome, receipt) = message(epoch);
             receipts.take(&welcome, &receipt);
             if epoch % 1_000 == 0 {
-                receipts.unsaved(None).write().unwrap();
+                receipts.unsaved(None).unwrap().write().unwrap();
             }
         }
-        receipts.unsaved(None).write().unwrap();
+        receipts.unsaved(None).unwrap().write().unwrap();
         let (welcome, unsigned) = message(1);
         receipts.take(&welcome, &v1::Receipt { frame_note: Vec::new().into(), ..unsigned });
-        assert!(receipts.unsaved.is_empty());
+        assert!(receipts.unsaved(None).is_none());
         let text =
             fs::read_to_string(dir.path().join(OLDER)).unwrap() + &fs::read_to_string(dir.path().join(FILE)).unwrap();
         assert!(text.len() < 12 << 20, "{}", text.len());

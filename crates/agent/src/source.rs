@@ -157,6 +157,11 @@ impl Meter {
         self.lost_lines.fetch_add(lines, Relaxed);
     }
 
+    /// What stands in the way now.
+    pub(crate) fn error(&self) -> Option<String> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Remembers what stands in the way, or that nothing does any more.
     pub(crate) fn set_error(&self, error: Option<String>) {
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;

@@ -1,4 +1,4 @@
-//! What the agent remembers: how far each source was read *and acknowledged*.
+//! The state directory, and what agents without a spool remembered in it: how far each source was read *and acknowledged*.
 
 use std::{
     collections::BTreeMap,
@@ -12,12 +12,14 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use sigillo_client::{ClientError, files::replace};
+use tracing::{info, warn};
 
 use crate::{
     AgentError,
     source::{Mark, Marks, file},
 };
 
+const FILE: &str = "state.json";
 const VERSION: u32 = 1;
 /// What the key of a reading of the systemd journal begins with; its units follow.
 const JOURNALD: &str = "journald ";
@@ -39,49 +41,25 @@ pub(crate) struct FilePlace {
     pub(crate) beginning: String,
 }
 
-/// The state file.
+/// The state file of agents without a spool. It is read once, into a spool that is made anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     version: u32,
-    /// The newest epoch, and where its chain stands. Epochs of later starts are greater.
+    /// The newest epoch. Later ones are greater.
     #[serde(default)]
     pub(crate) epoch: u64,
-    #[serde(default)]
-    pub(crate) next: u64,
-    #[serde(default)]
-    pub(crate) head: String,
     /// By path.
     #[serde(default)]
     pub(crate) files: BTreeMap<String, FilePlace>,
     /// By units.
     #[serde(default)]
     pub(crate) journald: BTreeMap<String, String>,
-    /// Other marks, by their keys.
-    #[serde(default)]
-    marks: BTreeMap<String, String>,
 }
 
 impl State {
-    /// Remembers how far the source of this key was acknowledged.
-    pub(crate) fn remember(&mut self, key: &str, mark: &[u8]) {
-        match serde_json::from_slice(mark) {
-            Ok(Mark::File(place)) => drop(self.files.insert(key.to_owned(), place)),
-            Ok(Mark::Cursor(cursor)) => {
-                let units = key.strip_prefix(JOURNALD).unwrap_or(key);
-                drop(self.journald.insert(units.to_owned(), cursor));
-            }
-            Err(_) if mark.is_empty() => drop(self.marks.remove(key)),
-            Err(_) => {
-                // The form of the journal's own mark.
-                let value = serde_json::from_slice::<serde_json::Value>(mark).unwrap_or_default();
-                let cursor = value.get("cursor").and_then(|cursor| cursor.as_str());
-                if let (Some(units), Some(cursor)) = (key.strip_prefix(JOURNALD), cursor) {
-                    self.journald.insert(units.to_owned(), cursor.to_owned());
-                } else {
-                    self.marks.insert(key.to_owned(), String::from_utf8_lossy(mark).into_owned());
-                }
-            }
-        }
+    /// Whether there is a file.
+    pub(crate) fn is_there(&self) -> bool {
+        self.version > 0
     }
 
     /// How far each source was acknowledged, by its key.
@@ -89,11 +67,10 @@ impl State {
         let bytes = |mark: &Mark| mark.to_bytes();
         let files = self.files.iter().map(|(path, place)| file::import(path, place));
         let files = files.map(|(key, mark)| (Arc::from(key), mark));
-        let marks = self.marks.iter().map(|(key, mark)| (Arc::from(key.as_str()), mark.clone().into()));
         let cursor = |(units, cursor): (&String, &String)| {
             (Arc::from(format!("{JOURNALD}{units}")), bytes(&Mark::Cursor(cursor.clone())))
         };
-        Arc::new(files.chain(self.journald.iter().map(cursor)).chain(marks).collect())
+        Arc::new(files.chain(self.journald.iter().map(cursor)).collect())
     }
 }
 
@@ -122,7 +99,7 @@ impl StateDir {
 
     /// What was saved last, or nothing at the first start.
     pub(crate) fn load(&self) -> Result<State, AgentError> {
-        let path = self.path.join("state.json");
+        let path = self.path.join(FILE);
         let wrong = |what: String| AgentError::State {
             path: path.clone(),
             what: format!("{what}; mend it, or move it away to read every source from its beginning again"),
@@ -130,7 +107,7 @@ impl StateDir {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(State { version: VERSION, ..State::default() });
+                return Ok(State::default());
             }
             Err(error) => return Err(wrong(format!("can't be read: {error}"))),
         };
@@ -142,21 +119,14 @@ impl StateDir {
         }
     }
 
-    /// Replaces the saved state so that after any crash either the old or the new one is there.
-    pub(crate) fn save(&self, state: &State) -> Result<(), AgentError> {
-        let bytes = serde_json::to_vec_pretty(state).map_err(io::Error::from);
-        bytes.and_then(|bytes| self.write("state.json", &bytes)).map_err(|error| self.unwritable(&error))
-    }
-
-    /// Keeps a batch that the server will never take. `block` is a zstd frame.
-    pub(crate) fn quarantine(&self, name: &str, block: &[u8], why: &str) -> Result<PathBuf, AgentError> {
-        let write = || {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path.join("quarantine"))?;
-            self.write(&format!("quarantine/{name}.zst"), block)?;
-            self.write(&format!("quarantine/{name}.txt"), why.as_bytes())
-        };
-        write().map_err(|error| self.unwritable(&error))?;
-        Ok(self.path.join(format!("quarantine/{name}.zst")))
+    /// The spool remembers now what the state file did: it counts no more.
+    pub(crate) fn imported(&self) {
+        let (from, to) = (self.path.join(FILE), self.path.join("state.json.imported"));
+        match fs::rename(&from, &to) {
+            Ok(()) => info!(file = %to.display(), "what an earlier agent remembered is in the spool now"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => warn!(file = %from.display(), %error, "an earlier agent's state file can't be renamed"),
+        }
     }
 
     /// Refuses to go on while misconduct of the journal stands that nobody has acted on.
@@ -172,7 +142,7 @@ impl StateDir {
     /// Remembers misconduct of the journal, so that nothing is shipped until a person has acted.
     pub(crate) fn pause(&self, why: &ClientError) -> Result<(), AgentError> {
         let text = format!(
-            "{why}.\n\nNothing is shipped while this file stands. What was not shipped waits in its files and in the systemd journal.\n\
+            "{why}.\n\nNothing is shipped while this file stands. What was not shipped waits in the spool and in its files.\n\
              When the matter is settled, remove this file and start the agent again.\n"
         );
         self.write(MISCONDUCT, text.as_bytes()).map_err(|error| self.unwritable(&error))
@@ -204,18 +174,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn state_survives_and_belongs_to_one_agent() {
+    fn an_earlier_state_is_read_once_and_belongs_to_one_agent() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/state");
         let state_dir = StateDir::open(&path).unwrap();
-        let mut state = state_dir.load().unwrap();
-        state.epoch = 7;
-        let place = FilePlace { dev: 1, inode: 2, offset: u64::MAX, pieces: 3, beginning: "ff".into() };
-        state.files.insert("/var/log/syslog".into(), place);
-        state_dir.save(&state).unwrap();
+        assert!(!state_dir.load().unwrap().is_there());
+        let place = r#"{"dev":1,"inode":2,"offset":3,"pieces":0,"beginning":"ff"}"#;
+        let old =
+            format!(r#"{{"version":1,"epoch":7,"next":9,"head":"00","files":{{"/x":{place}}},"journald":{{"":"c"}}}}"#);
+        fs::write(path.join("state.json"), old).unwrap();
         assert!(matches!(StateDir::open(&path), Err(AgentError::InUse(_))));
-        drop(state_dir);
-        assert_eq!(StateDir::open(&path).unwrap().load().unwrap(), state);
+        let state = state_dir.load().unwrap();
+        assert_eq!((state.is_there(), state.epoch, state.marks().len()), (true, 7, 2));
+        state_dir.imported();
+        assert!(!state_dir.load().unwrap().is_there() && path.join("state.json.imported").exists());
     }
 
     #[test]
@@ -227,12 +199,5 @@ mod tests {
             let error = state_dir.load().unwrap_err().to_string();
             assert!(error.contains("state.json") && error.contains("move it away"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_refused_batch_is_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = StateDir::open(dir.path()).unwrap().quarantine("1-0", b"block", "why").unwrap();
-        assert_eq!(fs::read(path).unwrap(), b"block");
     }
 }

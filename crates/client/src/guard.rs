@@ -295,10 +295,24 @@ impl Guard {
     pub(crate) async fn check_due(&self, connection: &Connection) -> Result<(), ClientError> {
         let Some((remembered, due)) = self.take_due() else { return Ok(()) };
         let size = remembered.checkpoint.size;
+        let result = self.check_against(connection, &remembered, due).await;
+        // Only now: a check that is dropped half way, with its stream, is made again on the next one.
+        let mut state = self.state();
+        state.unchecked &= state.remembered.as_ref().is_none_or(|newest| newest.checkpoint.size != size);
+        result
+    }
+
+    async fn check_against(
+        &self,
+        connection: &Connection,
+        remembered: &Remembered,
+        due: Vec<SignedReceipt>,
+    ) -> Result<(), ClientError> {
+        let size = remembered.checkpoint.size;
         for receipt in due {
             let Some(last) = receipt.receipt.last() else { continue };
             match connection.inclusion(last.get(), size).await {
-                Ok(answer) => self.check_inclusion(&remembered, receipt, &answer)?,
+                Ok(answer) => self.check_inclusion(remembered, receipt, &answer)?,
                 Err(error) => {
                     warn!(%error, sequence = last.get(), size, "the server does not prove that it holds what its receipt says");
                     return Ok(());
@@ -309,8 +323,7 @@ impl Guard {
     }
 
     fn take_due(&self) -> Option<(Remembered, Vec<SignedReceipt>)> {
-        let mut state = self.state();
-        state.unchecked = false;
+        let state = self.state();
         let remembered = state.remembered.clone()?;
         let due = state.pending.due(remembered.checkpoint.size);
         Some((remembered, due))

@@ -7,7 +7,7 @@ mod renew;
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use sigillo_proto::v1::{self, append_request, append_response};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 pub(crate) use self::outbox::Outbox;
@@ -22,6 +22,12 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a stream that takes nothing more may still bring acks.
 const LAST_ACKS: Duration = Duration::from_secs(30);
+/// Wait after another sender with our certificate has begun a session, so that the two don't end each other all the time.
+const TWIN_WAIT: Duration = Duration::from_secs(5);
+/// gRPC's code of a stream that a newer session has ended.
+const ABORTED: i32 = 10;
+/// How long proofs that were asked for are waited for at the end.
+const LAST_CHECK: Duration = Duration::from_secs(5);
 /// Longest wait that a server can impose at once.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -163,7 +169,8 @@ impl<O: Outbox> Link<O> {
                 Err(error) => {
                     warn!(%error, "connection lost");
                     self.is_hindered(error.to_string());
-                    self.backoff.next_wait()
+                    let wait = self.backoff.next_wait();
+                    if is_fenced(&error) { wait.max(TWIN_WAIT) } else { wait }
                 }
             };
             session = self.reconnect(wait).await?;
@@ -228,7 +235,13 @@ impl<O: Outbox> Link<O> {
             tokio::select! {
                 biased;
                 answer = receiver.recv() => match answer {
-                    Ok(None) => return Ok(talk.end),
+                    Ok(None) => {
+                        if let (End::Finished, Some(check)) = (&talk.end, &mut check) {
+                            // The last word on what it has shown; nobody asks later.
+                            timeout(LAST_CHECK, check).await.unwrap_or(Ok(()))?;
+                        }
+                        return Ok(talk.end);
+                    }
                     // A server that asks us to wait may end the stream with an error then; the wait counts. So does one that has
                     // nothing more to say on a stream that we have ended.
                     Err(error) if asks_to_wait(&talk.end) && !self.is_final(&error) => {
@@ -410,6 +423,11 @@ impl<O: Outbox> Link<O> {
             _ => false,
         }
     }
+}
+
+/// A newer session of this source has begun. Of our own it ends only a stream that nobody uses any more.
+fn is_fenced(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { code: Code::Other(ABORTED), .. })
 }
 
 fn asks_to_wait(end: &End) -> bool {

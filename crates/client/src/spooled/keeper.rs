@@ -8,18 +8,14 @@ use sigillo_model::{
     ids::{BatchHash, Epoch, SourceSeq},
     tree,
 };
-use sigillo_spool::{Identity, Reader, Spool, SpoolError};
+use sigillo_spool::{Identity, Reader, Spool};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 use tracing::{error, info, warn};
 
-use super::{
-    Chunk, Loss, Pushed, RECORD_OVERHEAD_BYTES, Shared,
-    offer::{Fate, Offer},
-    tally::Tally,
-};
+use super::{Chunk, Loss, RECORD_OVERHEAD_BYTES, Shared, tally::Tally};
 use crate::{ClientError, session::unix_nanos};
 
 /// A head is signed after so many batches, or this long after the last one when there is news, or at the latest after so long.
@@ -121,13 +117,14 @@ impl Stand {
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     spool: Option<Spool>,
-    chunks: mpsc::Receiver<Pushed>,
+    /// `None`: nothing more will come.
+    chunks: Option<mpsc::Receiver<Chunk>>,
     commands: mpsc::UnboundedReceiver<Command>,
     stand: watch::Sender<Stand>,
     builder: BlockBuilder,
     marks: Vec<(Arc<str>, Bytes)>,
     /// Was taken when the spool was full.
-    left: Option<Pushed>,
+    left: Option<Chunk>,
     /// The spool takes nothing before what is intact of it was carried over.
     damaged: bool,
     /// When the oldest record was taken that is not synced, and by the wall clock.
@@ -146,6 +143,8 @@ pub(super) struct Keeper {
     batches_since_head: u32,
     last_head: Instant,
     heads_after: u64,
+    /// We end, for this reason, once everything is taken.
+    draining: Option<(Arc<str>, oneshot::Sender<()>)>,
     ending: Option<Arc<str>>,
 }
 
@@ -154,14 +153,14 @@ impl Keeper {
         shared: Arc<Shared>,
         spool: Option<Spool>,
         damaged: bool,
-        chunks: mpsc::Receiver<Pushed>,
+        chunks: mpsc::Receiver<Chunk>,
         commands: mpsc::UnboundedReceiver<Command>,
         stand: watch::Sender<Stand>,
     ) -> Self {
         Self {
             shared,
             spool,
-            chunks,
+            chunks: Some(chunks),
             commands,
             stand,
             builder: BlockBuilder::default(),
@@ -178,6 +177,7 @@ impl Keeper {
             batches_since_head: 0,
             last_head: Instant::now(),
             heads_after: 0,
+            draining: None,
             ending: None,
         }
     }
@@ -187,10 +187,15 @@ impl Keeper {
         if let Some(state) = self.spool.as_ref().map(Spool::state) {
             self.tally.append(state.next.get().saturating_sub(state.first_retained.get()), 0, state.oldest_ns);
             self.publish();
+            // What an earlier life has left without one.
+            if state.unattested > 0 && !self.damaged {
+                self.attest()?;
+            }
         }
         loop {
             let due = self.due();
-            let takes = self.spool.is_some() && !self.damaged && self.full.is_none() && self.ending.is_none();
+            let takes = self.chunks.is_some() && self.spool.is_some() && !self.damaged && self.full.is_none();
+            let next = async { Some(self.chunks.as_mut()?.recv().await) };
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
@@ -198,23 +203,13 @@ impl Keeper {
                     None => return Ok(()),
                 },
                 () = at(due) => {}
-                chunk = self.chunks.recv(), if takes => match chunk {
-                    Some(chunk) => {
-                        self.take(chunk)?;
-                        // One sync for all that wait.
-                        for _ in 0..TOGETHER {
-                            let Ok(chunk) = self.chunks.try_recv() else { break };
-                            self.take(chunk)?;
-                            if self.full.is_some() {
-                                break;
-                            }
-                        }
-                    }
-                    // The engine was dropped; what it pushed is synced.
-                    None => self.end("")?,
+                chunk = next, if takes => match chunk.flatten() {
+                    Some(chunk) => self.take_with_others(chunk)?,
+                    None => self.chunks = None,
                 },
             }
             self.keep_up(Instant::now())?;
+            self.end_if_done()?;
         }
     }
 
@@ -258,17 +253,26 @@ impl Keeper {
         Ok(())
     }
 
-    fn take(&mut self, pushed: Pushed) -> Result<(), ClientError> {
-        let Pushed { chunk, offer } = pushed;
-        if let Some(offer) = offer {
-            return self.take_alone(chunk, offer);
+    /// One sync for all that wait.
+    fn take_with_others(&mut self, chunk: Chunk) -> Result<(), ClientError> {
+        self.take(chunk)?;
+        for _ in 0..TOGETHER {
+            if self.full.is_some() {
+                break;
+            }
+            let Some(chunk) = self.chunks.as_mut().and_then(|chunks| chunks.try_recv().ok()) else { break };
+            self.take(chunk)?;
         }
+        Ok(())
+    }
+
+    fn take(&mut self, chunk: Chunk) -> Result<(), ClientError> {
         let options = &self.shared.options;
         let (max_records, max_bytes) = (options.max_records, options.max_bytes);
         let bytes: usize = chunk.records.iter().map(|record| record.as_ref().length() + RECORD_OVERHEAD_BYTES).sum();
         let (records_then, bytes_then) = (self.builder.count() + chunk.records.len(), self.builder.bytes() + bytes);
         if self.builder.count() > 0 && (records_then > max_records || bytes_then > max_bytes) && !self.cut()? {
-            self.left = Some(Pushed { chunk, offer: None });
+            self.left = Some(chunk);
             return Ok(());
         }
         for record in &chunk.records {
@@ -289,77 +293,29 @@ impl Keeper {
         Ok(())
     }
 
-    /// Makes a batch of a chunk that was offered, or refuses it.
-    fn take_alone(&mut self, chunk: Chunk, offer: Arc<Offer>) -> Result<(), ClientError> {
-        // What came before goes before.
-        if !self.cut()? {
-            self.left = Some(Pushed { chunk, offer: Some(offer) });
-            return Ok(());
-        }
-        self.pushed += chunk.records.len() as u64;
-        self.batched = self.pushed;
-        if !offer.take() {
-            return Ok(());
-        }
-        let oldest = self.oldest.get_or_insert_with(|| (Instant::now(), unix_nanos()));
-        oldest.0 = oldest.0.checked_sub(self.shared.options.sync_every).unwrap_or(oldest.0);
-        for record in &chunk.records {
-            self.builder.push(record.as_ref())?;
-        }
-        self.marks.extend(chunk.mark);
-        let place = self.spool.as_ref().map(Spool::state).map(|state| (state.epoch, state.next));
-        let full = match (self.append(), place) {
-            (Ok(()), Some((epoch, first))) => {
-                offer.settle(Fate::Kept(epoch, first));
-                false
-            }
-            (Err(SpoolError::Full(reason)), _) => {
-                // Nothing of it was written; its sender is told once what came before it is synced.
-                self.builder = BlockBuilder::default();
-                self.marks.clear();
-                offer.settle(Fate::Full(reason));
-                true
-            }
-            (Ok(()), None) => false,
-            (Err(error), _) => return Err(error.into()),
-        };
-        if self.shared.progress.borrow().full != full {
-            if full {
-                warn!("the spool is full: what is offered is refused until the journal has acknowledged something");
-            } else {
-                info!("the spool takes records again");
-            }
-            self.shared.progress.send_modify(|progress| progress.full = full);
-        }
-        Ok(())
-    }
-
     /// Makes a batch of what was taken; `false` when the spool is full.
     fn cut(&mut self) -> Result<bool, ClientError> {
-        match self.append() {
-            Ok(()) => Ok(true),
+        let records = self.builder.count() as u64;
+        let has_news = records > 0 || !self.marks.is_empty();
+        let Some(spool) = self.spool.as_mut().filter(|_| has_news) else { return Ok(true) };
+        match spool.append(&mut self.builder, &self.marks) {
+            Ok(_) => {
+                self.marks.clear();
+                let since = self.oldest.map_or_else(unix_nanos, |(_, since)| since);
+                if records > 0 {
+                    self.tally.append(records, self.pushed, since);
+                    self.batches_since_head += 1;
+                }
+                self.batched = self.pushed;
+                self.unsynced = true;
+                Ok(true)
+            }
             Err(error) if error.is_full() => {
                 self.is_full();
                 Ok(false)
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    fn append(&mut self) -> Result<(), SpoolError> {
-        let records = self.builder.count() as u64;
-        let has_news = records > 0 || !self.marks.is_empty();
-        let Some(spool) = self.spool.as_mut().filter(|_| has_news) else { return Ok(()) };
-        spool.append(&mut self.builder, &self.marks)?;
-        self.marks.clear();
-        let since = self.oldest.map_or_else(unix_nanos, |(_, since)| since);
-        if records > 0 {
-            self.tally.append(records, self.pushed, since);
-            self.batches_since_head += 1;
-        }
-        self.batched = self.pushed;
-        self.unsynced = true;
-        Ok(())
     }
 
     fn is_full(&mut self) {
@@ -469,12 +425,16 @@ impl Keeper {
                 if let Err(error) = spool.release(epoch, next, head_time) {
                     error!(%error, "what was acknowledged can't be removed from the spool");
                 }
+                let first = spool.state().first_retained;
+                if self.stand.borrow().first != first {
+                    self.publish();
+                }
                 // There may be room now.
                 self.full = self.full.map(|_| Instant::now());
             }
             Command::Drain { reason, reply } => {
-                self.end(&reason)?;
-                let _ = reply.send(());
+                self.chunks.iter_mut().for_each(mpsc::Receiver::close);
+                self.draining = Some((reason.into(), reply));
             }
         }
         Ok(())
@@ -485,8 +445,6 @@ impl Keeper {
             self.sync()?;
         }
         let Rechain { identity, epoch, before, from, skip_first, losses, reply } = rechain;
-        let why = losses.first().map(|loss| loss.reason.clone()).unwrap_or_default();
-        let refused = self.tally.first_pushed().filter(|_| skip_first).map(|ordinal| (ordinal, why));
         self.declare(&losses)?;
         // Before what they are about is gone: after a crash between the two they are declared again, never left out.
         if !self.damaged {
@@ -504,9 +462,6 @@ impl Keeper {
         };
         self.damaged = false;
         let waiting = spool.state().next.get();
-        if let Some((ordinal, why)) = refused {
-            self.shared.is_refused(ordinal, why);
-        }
         info!(%epoch, records = waiting, "what is not acknowledged goes on in a new epoch");
         self.tally.waits(waiting);
         if !rechained.damage.findings.is_empty() {
@@ -529,18 +484,21 @@ impl Keeper {
         Ok(())
     }
 
-    /// Takes what waits and nothing after it, and signs it all.
-    fn end(&mut self, reason: &str) -> Result<(), ClientError> {
-        self.chunks.close();
-        while self.spool.is_some() && !self.damaged && self.full.is_none() {
-            let Ok(chunk) = self.chunks.try_recv() else { break };
-            self.take(chunk)?;
+    /// Signs all that was taken, once nothing more will come and everything has found room.
+    fn end_if_done(&mut self) -> Result<(), ClientError> {
+        let is_ready = self.spool.is_some() && !self.damaged && self.full.is_none() && self.left.is_none();
+        if !is_ready || self.chunks.is_some() || self.draining.is_none() {
+            return Ok(());
         }
-        if !self.damaged {
+        self.sync()?;
+        if self.full.is_none() {
             self.attest()?;
+            if let Some((reason, reply)) = self.draining.take() {
+                self.ending = Some(reason);
+                self.publish();
+                let _ = reply.send(());
+            }
         }
-        self.ending = Some(reason.into());
-        self.publish();
         Ok(())
     }
 }
