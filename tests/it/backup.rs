@@ -436,7 +436,11 @@ fn a_full_disk_ends_the_backup_and_nothing_else() {
     fs::create_dir(&small).unwrap();
     let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&small).status();
     if !mount.is_ok_and(|status| status.success()) {
-        println!("SKIPPED: a file system of a fixed size can't be mounted here (this takes root)");
+        std::io::Write::write_all(
+            &mut std::io::stdout(),
+            b"SKIPPED: a file system of a fixed size can't be mounted here (this takes root)\n",
+        )
+        .unwrap();
         return;
     }
     let load = Load::start(&server);

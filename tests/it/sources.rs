@@ -1,279 +1,189 @@
-//! What hosters run, from its own log to `sigillo query`: who did what to what, and how it ended.
+//! Real programs, and an agent that reads what they write while they write it: what was done is found again, in the words of the
+//! audit core, with the bytes of the program's own line. One module a program; what is not installed is skipped, and says so.
+
+mod audit;
+mod journald;
+mod nginx;
+mod plesk;
+mod socket;
+mod sshd;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    io::{self, Write},
+    net::TcpListener,
+    ops::RangeInclusive,
     path::Path,
     process::{Child, Command, Stdio},
-    thread,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
-use sigillo_testkit::binaries::run;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use jiff::Timestamp;
+use serde_json::Value;
+use sigillo_testkit::agent::{Agent, AgentCommand};
 
-use crate::support::{Dev, said, sigillo_json};
+use crate::support::{Dev, sigillo_json};
 
-/// Longest wait for a program that was just started.
-const START_MAX: Duration = Duration::from_secs(20);
+/// Zone of the machine, as far as its programs and its agent know: what is taken for another one is hours off.
+const ZONE: (&str, &str) = ("TZ", "<+0530>-05:30");
+/// Most time that something may take which is to happen at once.
+const SOON: Duration = Duration::from_secs(30);
 
-#[test]
-#[ignore = "needs nginx"]
-fn real_nginx_says_who_asked_for_what() {
-    let dev = Dev::start();
-    let dir = dev.dir.path();
-    let port = free_port();
-    let site = dir.join("site");
-    fs::create_dir(&site).unwrap();
-    fs::write(site.join("index.html"), "hello").unwrap();
-    fs::write(dir.join("users"), "m.rossi:{PLAIN}secret\n").unwrap();
-    let place = dir.display();
-    let config = format!(
-        "daemon off; master_process off; pid {place}/nginx.pid; error_log {place}/nginx-error.log notice;\n\
-         events {{}}\n\
-         http {{ access_log {place}/nginx-access.log combined;\n\
-         client_body_temp_path {place}/t1; proxy_temp_path {place}/t2; fastcgi_temp_path {place}/t3;\n\
-         uwsgi_temp_path {place}/t4; scgi_temp_path {place}/t5;\n\
-         server {{ listen 127.0.0.1:{port}; root {place}/site;\n\
-         location /private/ {{ auth_basic private; auth_basic_user_file {place}/users; }} }} }}\n"
-    );
-    fs::write(dir.join("nginx.conf"), config).unwrap();
-    let mut nginx = Program::start(Command::new("/usr/sbin/nginx").args([
-        "-p".as_ref(),
-        dir,
-        "-c".as_ref(),
-        &dir.join("nginx.conf"),
-    ]));
-    // "m.rossi:secret" and "m.rossi:wrong".
-    ask(port, "/", "");
-    ask(port, "/private/invoice.pdf", "Authorization: Basic bS5yb3NzaTpzZWNyZXQ=\r\n");
-    ask(port, "/private/invoice.pdf", "Authorization: Basic bS5yb3NzaTp3cm9uZw==\r\n");
-    nginx.stop();
-    ship(dir, "[[file]]\npath = \"nginx-access.log\"\n[[file]]\npath = \"nginx-error.log\"\n");
-
-    let found = sigillo_json(dir, &["query", "--source", "dev-agent", "--reason", "test"]);
-    let access = |record: &&Value| {
-        record["stream"] == "nginx-access.log" || text(record, "stream").ends_with("/nginx-access.log")
-    };
-    let requests: Vec<Value> = found.iter().filter(access).map(core).collect();
-    let request = |path: &str, outcome: &str, who: Value| {
-        json!({"action": "http.request", "target": {"type": "url", "id": path}, "outcome": outcome, "actor": who,
-            "client_address": "127.0.0.1", "user_agent": "tester/1.0"})
-    };
-    let rossi = json!({"name": "m.rossi"});
-    let (page, file) = ("/", "/private/invoice.pdf");
-    assert_eq!(
-        requests.iter().map(without_empty).collect::<Vec<_>>(),
-        [
-            without_empty(&request(page, "success", Value::Null)),
-            // There is no such file, but they may ask for it.
-            without_empty(&request(file, "failure", rossi.clone())),
-            without_empty(&request(file, "denied", rossi)),
-        ],
-        "{found:#?}"
-    );
-    let mismatch = found.iter().find(|record| text(record, "original").contains("password mismatch"));
-    let mismatch = mismatch.unwrap_or_else(|| panic!("no mismatch among {found:#?}"));
-    assert_eq!(mismatch["client_address"], "127.0.0.1", "{mismatch:#}");
-    let lines = fs::read_to_string(dir.join("nginx-access.log")).unwrap();
-    let originals: Vec<&str> = found.iter().map(|record| text(record, "original")).collect();
-    assert!(lines.lines().all(|line| originals.contains(&line)), "every line is kept as it was");
+/// A server, and an agent that follows.
+struct Site {
+    dev: Dev,
+    command: AgentCommand,
+    _agent: Agent,
 }
 
-#[test]
-#[ignore = "needs sshd, ssh, journald, and root's mounts"]
-fn real_sshd_says_who_logged_in() {
-    let dev = Dev::start();
-    let dir = dev.dir.path();
-    let port = free_port();
-    let system = dir.join("system");
-    fs::create_dir(&system).unwrap();
-    let (_journald, mut orders) = journald(&system);
-
-    let key = |name: &str| {
-        let path = dir.join(name);
-        let made =
-            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).status().unwrap();
-        assert!(made.success());
-        path
-    };
-    let (host, mine) = (key("host-key"), key("my-key"));
-    let config = format!(
-        "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}.pub\nStrictModes no\nUsePAM no\n\
-         PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nLogLevel INFO\nPidFile none\n",
-        host.display(),
-        mine.display()
-    );
-    fs::write(dir.join("sshd_config"), config).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sshd.sh");
-    let mut sshd = Program::start(
-        Command::new("unshare").args(["--mount", "sh"]).arg(script).arg(&system).arg(dir.join("sshd_config")),
-    );
-    wait_for(port);
-    assert!(ssh(port, &mine, "root"), "a login with the key");
-    assert!(!ssh(port, &mine, "nobody-at-all"), "a login of somebody who does not exist");
-    sshd.stop();
-    // Once an entry that comes later is there, so are those of sshd.
-    fs::write(dir.join("last"), "MESSAGE=the last one\n").unwrap();
-    orders.order(&format!("entry {}", dir.join("last").display()));
-    ship(dir, &format!("[[journald]]\ndirectory = \"{}\"\n", system.join("log").display()));
-
-    let logins = sigillo_json(dir, &["query", "--source", "dev-agent", "--action", "login", "--reason", "test"]);
-    let of = |name: &str| {
-        let login = logins.iter().find(|record| record["actor"]["id"] == name || record["actor"]["name"] == name);
-        login.unwrap_or_else(|| panic!("{name} is not among {logins:#?}"))
-    };
-    let (root, nobody) = (of("root"), of("nobody-at-all"));
-    for (login, outcome) in [(root, "success"), (nobody, "failure")] {
-        assert_eq!((&login["outcome"], &login["client_address"]), (&json!(outcome), &json!("127.0.0.1")), "{login:#}");
-        assert_eq!(login["target"], json!({"type": "service", "id": "ssh"}), "{login:#}");
-        assert!(text(login, "program").starts_with("sshd") && login["process_id"].as_u64() > Some(0), "{login:#}");
-        assert!(login["event_time"].is_string(), "{login:#}");
-    }
-    assert!(text(root, "original").starts_with("Accepted publickey for root from 127.0.0.1"), "{root:#}");
-}
-
-#[test]
-fn acts_in_plesk_have_an_actor_and_a_target() {
-    let dev = Dev::start();
-    let dir = dev.dir.path();
-    let lines = "203.0.113.9 admin [2026-11-23 10:15:00] 'CP User Login' ('Login Name': '' => 'admin')\n\
-        203.0.113.9 admin [2026-11-23 10:16:30] 'Domain Created' ('Domain Name': '' => 'negozio.example')\n";
-    fs::write(dir.join("plesk-action.log"), lines).unwrap();
-    ship(dir, "[[file]]\npath = \"plesk-action.log\"\n");
-    let found = sigillo_json(dir, &["query", "--source", "dev-agent", "admin", "--reason", "test"]);
-    let found: Vec<&Value> = found.iter().filter(|record| record["action"].is_string()).collect();
-    assert_eq!(found.len(), 2, "{found:#?}");
-    for (record, action) in found.iter().zip(["login", "domain.create"]) {
-        assert_eq!((text(record, "action"), text(record, "outcome")), (action, "success"), "{record:#}");
-        assert_eq!(record["actor"]["name"], "admin", "{record:#}");
-        assert_eq!(record["client_address"], "203.0.113.9", "{record:#}");
-    }
-    assert!(found[1]["target"].to_string().contains("negozio.example"), "{:#}", found[1]);
-    assert_eq!(text(found[1], "original"), lines.lines().nth(1).unwrap());
-}
-
-/// What a record says in the words of the audit core.
-fn core(record: &Value) -> Value {
-    let names = ["action", "target", "outcome", "actor", "client_address", "user_agent"];
-    names.into_iter().map(|name| (name.to_owned(), record[name].clone())).collect::<serde_json::Map<_, _>>().into()
-}
-
-/// Fields of nothing say nothing.
-fn without_empty(object: &Value) -> Value {
-    let mut object = object.as_object().unwrap().clone();
-    object.retain(|_, value| !value.is_null());
-    object.into()
-}
-
-fn text<'a>(record: &'a Value, name: &str) -> &'a str {
-    record[name].as_str().unwrap_or_default()
-}
-
-/// Ships what these tables name and what is there now.
-fn ship(dir: &Path, tables: &str) {
-    let connection = fs::read_to_string(dir.join("agent.toml")).unwrap();
-    fs::write(dir.join("sources.toml"), format!("{connection}\n{tables}")).unwrap();
-    let output = run("sigillo-agent", dir, ["run", "--once", "--config", "sources.toml"]).unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-}
-
-/// A program of somebody else. Killed when dropped.
-struct Program(Child);
-
-impl Program {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).spawn().unwrap())
+impl Site {
+    /// Starts an agent at the server with these tables in its configuration.
+    fn start(dev: Dev, tables: &str) -> Self {
+        let command = AgentCommand::new(dev.dir.path(), dev.server.listen(), "agent", true, tables).unwrap();
+        let command = command.env(ZONE.0, ZONE.1);
+        let agent = command.start().unwrap();
+        Self { dev, command, _agent: agent }
     }
 
-    /// As an administrator stops it.
-    fn stop(&mut self) {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        self.0.wait().unwrap();
+    fn dir(&self) -> &Path {
+        self.dev.dir.path()
+    }
+
+    /// The records with which these filters leave the reader, oldest first, once there are so many; it is wrong if there are more.
+    fn find(&self, count: usize, filters: &[&str]) -> Vec<Value> {
+        let found = self.once(filters, |found| found.len() >= count);
+        assert_eq!(found.len(), count, "{filters:?}: {found:#?}");
+        found
+    }
+
+    /// The only such record.
+    fn the(&self, filters: &[&str]) -> Value {
+        self.find(1, filters).remove(0)
+    }
+
+    /// The original bytes of a stream, in their order, once so many are there.
+    fn stream(&self, name: &str, count: usize) -> Vec<Vec<u8>> {
+        let of_stream = |found: &[Value]| -> Vec<Vec<u8>> {
+            found.iter().filter(|record| record["stream"] == name).map(original).collect()
+        };
+        let found = of_stream(&self.once(&["--source", "dev-agent"], |found| of_stream(found).len() >= count));
+        assert_eq!(found.len(), count, "{name}");
+        found
+    }
+
+    fn once(&self, filters: &[&str], is_enough: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let arguments = [&["query", "--reason", "test"], filters].concat();
+        let deadline = Instant::now() + SOON;
+        loop {
+            let found = sigillo_json(self.dir(), &arguments);
+            if is_enough(&found) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{filters:?}: {found:#?}\n{}", self.command.log_tail());
+            sleep(Duration::from_millis(50));
+        }
     }
 }
 
-impl Drop for Program {
+/// A record says what is expected of it: fields by their names, attributes as `attributes.NAME`; `null` is nothing.
+fn assert_says(record: &Value, expected: &Value) {
+    for (name, expected) in expected.as_object().unwrap() {
+        let found = match name.strip_prefix("attributes.") {
+            Some(key) => attribute(record, key),
+            None => &record[name],
+        };
+        assert_eq!(found, expected, "{name} of {record:#}");
+    }
+}
+
+fn attribute<'a>(record: &'a Value, key: &str) -> &'a Value {
+    let pairs = record["attributes"].as_array().into_iter().flatten();
+    pairs.filter(|pair| pair["key"] == key).map(|pair| &pair["value"]).next().unwrap_or(&Value::Null)
+}
+
+fn original(record: &Value) -> Vec<u8> {
+    BASE64_STANDARD.decode(record["original_base64"].as_str().unwrap_or_default()).unwrap()
+}
+
+fn event_time(record: &Value) -> Timestamp {
+    time_of(record, "event_time")
+}
+
+fn time_of(record: &Value, name: &str) -> Timestamp {
+    record[name].as_str().unwrap_or_else(|| panic!("no {name} in {record:#}")).parse().unwrap()
+}
+
+/// When `act` was done, in whole seconds as logs have them, and what came of it.
+fn timed<T>(act: impl FnOnce() -> T) -> (RangeInclusive<Timestamp>, T) {
+    let begun = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    let done = act();
+    (begun..=Timestamp::now(), done)
+}
+
+/// The lines of a file, without their ends.
+fn lines(path: &Path) -> Vec<Vec<u8>> {
+    let bytes = fs::read(path).unwrap();
+    let whole = bytes.strip_suffix(b"\n").unwrap_or_else(|| panic!("{} ends within a line", path.display()));
+    whole.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+}
+
+/// The only line with these words.
+fn line_with(lines: &[Vec<u8>], words: &str) -> Vec<u8> {
+    let has = |line: &&Vec<u8>| line.windows(words.len()).any(|window| window == words.as_bytes());
+    let found: Vec<_> = lines.iter().filter(has).collect();
+    assert_eq!(found.len(), 1, "{words}");
+    found[0].clone()
+}
+
+/// Says, also when the test's output is kept back, that a test could not be run.
+fn skipped(why: &str) {
+    io::stdout().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
+}
+
+/// A program of somebody else, ended when dropped.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> io::Result<Self> {
+        command.stdin(Stdio::null()).env(ZONE.0, ZONE.1).spawn().map(Self)
+    }
+
+    /// Waits until it has done something at its start; `false` if it has ended instead.
+    fn wait_until(&mut self, is_done: impl Fn() -> bool) -> bool {
+        let deadline = Instant::now() + SOON;
+        while !is_done() {
+            if self.0.try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(Instant::now() < deadline, "{:?} does not start", self.0);
+            sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
+        // Fails if it has ended already, which is as well.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Orders to `tests/journald.sh`, each answered when it is done.
-struct Orders {
-    orders: std::process::ChildStdin,
-    answers: BufReader<std::process::ChildStdout>,
-}
-
-impl Orders {
-    fn order(&mut self, order: &str) {
-        writeln!(self.orders, "{order}").unwrap();
-        self.wait();
-    }
-
-    fn wait(&mut self) {
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).unwrap();
-        assert_eq!(answer, "done\n");
-    }
-}
-
-/// A real journald of its own.
-fn journald(dir: &Path) -> (Program, Orders) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/journald.sh");
-    let mut child = Command::new("unshare")
-        .args(["--mount", "sh"])
-        .arg(script)
-        .arg(dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (orders, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-    let mut orders = Orders { orders, answers };
-    orders.wait();
-    (Program(child), orders)
-}
-
-/// Whether a login succeeds.
-fn ssh(port: u16, key: &Path, user: &str) -> bool {
-    let options = ["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o"];
-    let output = Command::new("ssh")
-        .args(options)
-        .args(["UserKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes", "-p", &port.to_string(), "-l", user, "-i"])
-        .arg(key)
-        .args(["127.0.0.1", "true"])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    output.status.success()
-}
-
-/// Asks a web server for a path.
-fn ask(port: u16, path: &str, header: &str) {
-    wait_for(port);
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: tester/1.0\r\n{header}Connection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 "), "{}", String::from_utf8_lossy(&answer));
-}
-
-fn wait_for(port: u16) {
-    let deadline = Instant::now() + START_MAX;
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < deadline, "nobody listens on port {port}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// A port that was free a moment ago: these programs can't be asked for the one that they chose.
+/// A port of loopback that is free now.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Runs a program to its end; whether it was content, and what it printed.
+fn run(command: &mut Command) -> (bool, String) {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
 }

@@ -43,7 +43,11 @@ impl Drop for SmallDisk {
 #[tokio::test]
 async fn ingest_resumes_when_there_is_room() {
     let Some(disk) = SmallDisk::new(160) else {
-        println!("SKIPPED: a file system of a fixed size can't be mounted here (this takes root)");
+        std::io::Write::write_all(
+            &mut std::io::stdout(),
+            b"SKIPPED: a file system of a fixed size can't be mounted here (this takes root)\n",
+        )
+        .unwrap();
         return;
     };
     let ballast = disk.path().join("ballast");

@@ -28,18 +28,30 @@ struct Tool {
     what: &'static str,
     package: &'static str,
     present: fn() -> bool,
+    /// What the package would have run as a service. It is wanted as a program.
+    service: &'static str,
 }
 
-const COMPILER: Tool = Tool { what: "a C++ compiler", package: "g++", present: || in_path("c++") && in_path("cc") };
-const LIBCLANG: Tool = Tool { what: "libclang", package: "libclang-dev", present: has_libclang };
-const STRACE: Tool = Tool { what: "strace", package: "strace", present: || in_path("strace") };
+impl Tool {
+    const fn new(what: &'static str, package: &'static str, present: fn() -> bool) -> Self {
+        Self { what, package, present, service: "" }
+    }
 
-const RSYSLOG: Tool = Tool { what: "rsyslog", package: "rsyslog", present: || is_file("/usr/sbin/rsyslogd") };
-const NGINX: Tool = Tool { what: "nginx", package: "nginx-light", present: || is_file("/usr/sbin/nginx") };
-const SSHD: Tool = Tool { what: "sshd", package: "openssh-server", present: || is_file("/usr/sbin/sshd") };
-const SSH: Tool = Tool { what: "ssh", package: "openssh-client", present: || in_path("ssh") };
-const JOURNALD: Tool = Tool { what: "systemd-journald", package: "systemd", present: has_journald };
-const PYTHON: Tool = Tool { what: "Python", package: "python3", present: || in_path("python3") };
+    const fn with_service(self, service: &'static str) -> Self {
+        Self { service, ..self }
+    }
+}
+
+const COMPILER: Tool = Tool::new("a C++ compiler", "g++", || in_path("c++") && in_path("cc"));
+const LIBCLANG: Tool = Tool::new("libclang", "libclang-dev", has_libclang);
+const STRACE: Tool = Tool::new("strace", "strace", || in_path("strace"));
+
+const RSYSLOG: Tool = Tool::new("rsyslog", "rsyslog", || is_file("/usr/sbin/rsyslogd")).with_service("rsyslog.service");
+const NGINX: Tool = Tool::new("nginx", "nginx-light", || is_file("/usr/sbin/nginx")).with_service("nginx.service");
+const SSHD: Tool = Tool::new("sshd", "openssh-server", || is_file("/usr/sbin/sshd")).with_service("ssh.service");
+const SSH: Tool = Tool::new("ssh", "openssh-client", || in_path("ssh"));
+const JOURNALD: Tool = Tool::new("systemd-journald", "systemd", has_journald);
+const PYTHON: Tool = Tool::new("Python", "python3", || in_path("python3"));
 
 /// Installs what is missing, saying so; an error names what to install where that can't be done here. Without what is only good to have
 /// things go on, and whoever misses it says so.
@@ -69,16 +81,29 @@ fn install(tools: &[Tool]) -> Result<()> {
         packages.join(", ")
     );
     eprintln!("xtask: this machine lacks {words}; installing {}", packages.join(" "));
-    apt_get(&["update", "-qq"])?;
+    let services = missing.iter().map(|tool| tool.service).collect::<Vec<_>>().join(" ");
+    apt_get(&["update", "-qq"], "")?;
     let options = ["install", "-y", "-qq", "--no-install-recommends"];
-    apt_get(&options.into_iter().chain(packages.iter().copied()).collect::<Vec<_>>())?;
+    apt_get(&options.into_iter().chain(packages.iter().copied()).collect::<Vec<_>>(), services.trim())?;
     match missing.iter().find(|tool| !(tool.present)()) {
         Some(tool) => bail!("{} is still not found after installing {}", tool.what, tool.package),
         None => Ok(()),
     }
 }
 
-fn apt_get(arguments: &[&str]) -> Result<()> {
+/// Runs apt-get so that no package starts a service; then takes those that it would start at the next boot out of there.
+const APT_GET: &str = r#"
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap 'rm -f $policy' EXIT
+    trap 'exit 1' INT TERM
+    printf '#!/bin/sh\nexit 101\n' > $policy && chmod 755 $policy || exit
+fi
+apt-get "$@" || exit
+[ ! -d /run/systemd/system ] || [ -z "$SERVICES" ] || systemctl --quiet disable $SERVICES || true
+"#;
+
+fn apt_get(arguments: &[&str], services: &str) -> Result<()> {
     let mut command = if rustix::process::geteuid().is_root() {
         Command::new("env")
     } else if in_path("sudo") {
@@ -95,30 +120,12 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
     let words = arguments.join(" ");
     eprintln!("xtask: apt-get {words}");
     let status = command
-        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
+        .args(["DEBIAN_FRONTEND=noninteractive", &format!("SERVICES={services}"), "sh", "-c", APT_GET, "apt-get"])
         .args(arguments)
         .status()
         .context("apt-get could not be started")?;
     ensure!(status.success(), "`apt-get {words}` failed ({status})");
     Ok(())
-}
-
-/// How the names of the tests begin that real programs of this machine make possible. Says which are left out.
-pub(crate) fn real_programs() -> Vec<&'static str> {
-    let mut sets = Vec::new();
-    let mut keep = |tests: &'static str, there: bool, what: &str| {
-        if there {
-            sets.push(tests);
-        } else {
-            eprintln!("xtask: SKIPPED: tests {tests}*: {what}");
-        }
-    };
-    keep("real_nginx_", (NGINX.present)(), "nginx is not installed");
-    let journald = ["/lib/systemd/systemd-journald", "/usr/lib/systemd/systemd-journald"].into_iter().any(is_file);
-    let mounts = Command::new("unshare").args(["--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
-    let sshd = (SSHD.present)() && (SSH.present)() && journald && mounts.is_ok_and(|output| output.status.success());
-    keep("real_sshd_", sshd, "sshd, ssh and journald must be installed, and mounting allowed (this takes root)");
-    sets
 }
 
 /// Daemons are where no ordinary user's PATH leads.

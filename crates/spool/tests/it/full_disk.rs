@@ -33,7 +33,11 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_disk_loses_nothing_and_leaves_nothing_half_written() {
     let Some(disk) = SmallDisk::new(2) else {
-        println!("SKIPPED: a file system of a fixed size can't be mounted here (this takes root)");
+        std::io::Write::write_all(
+            &mut std::io::stdout(),
+            b"SKIPPED: a file system of a fixed size can't be mounted here (this takes root)\n",
+        )
+        .unwrap();
         return;
     };
     let options = Options { segment_bytes: 256 << 10, max_bytes: 16 << 20, ..Options::new(disk.path().join("spool")) };

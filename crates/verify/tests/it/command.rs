@@ -138,7 +138,11 @@ fn a_foreign_program_agrees() {
     let script = "../../tests/foreign/python/verify_evidence.py";
     let there = Command::new("python3").args(["-c", "import blake3, nacl"]).output().is_ok_and(|o| o.status.success());
     if !there {
-        eprintln!("SKIPPED: python3 with blake3 and pynacl is not installed, so the foreign verifier is not run");
+        std::io::Write::write_all(
+            &mut std::io::stdout(),
+            b"SKIPPED: python3 with blake3 and pynacl is not installed, so the foreign verifier is not run\n",
+        )
+        .unwrap();
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! The real logs that this machine has.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::{self, Write},
     fs::{self, File},
     io::Read,
@@ -26,6 +26,8 @@ const ELSEWHERE: [&str; 3] = ["/var/lib/dpkg/status", "/lib/apk/db/installed", "
 /// Logs to ship.
 pub(super) struct Logs {
     files: Vec<LogFile>,
+    /// What lies beside them and is not shipped. `None`: they are files of another kind, named one by one.
+    left_out: Option<Vec<PathBuf>>,
     journald: bool,
     sample: Sample,
 }
@@ -48,20 +50,25 @@ impl Logs {
     pub(super) fn of_this_machine() -> Result<Self> {
         let mut paths = Vec::new();
         collect(Path::new("/var/log"), DEPTH, &mut paths);
-        let mut read = read_all(paths);
-        if read.is_empty() {
+        let mut read = read_all(&paths);
+        let has_logs = !read.is_empty();
+        if !has_logs {
             println!("This machine has no readable log file in /var/log: other files of its own stand in.");
-            read = read_all(ELSEWHERE.map(PathBuf::from).to_vec());
+            read = read_all(&ELSEWHERE.map(PathBuf::from));
         }
+        // What a log was rotated to belongs to that log.
+        let names: HashSet<PathBuf> = read.iter().map(|(path, _)| path.clone()).collect();
+        read.retain(|(path, _)| !is_rotated(path, &names));
         read.sort_by_key(|(_, bytes)| std::cmp::Reverse(bytes.len()));
         read.truncate(FILES_MAX);
         ensure!(!read.is_empty(), "this machine has no log file that can be read: nothing to show");
         let sample = choose(&read).context("no line of this machine's logs is fit to be searched for")?;
-        let files = read
+        let files: Vec<LogFile> = read
             .into_iter()
             .map(|(path, bytes)| LogFile { path, lines: lines(&bytes).count() as u64, bytes: bytes.len() as u64 })
             .collect();
-        Ok(Self { files, journald: has_journald(), sample })
+        paths.retain(|path| files.iter().all(|file| file.path != *path));
+        Ok(Self { files, left_out: has_logs.then_some(paths), journald: has_journald(), sample })
     }
 
     /// Lines in the files.
@@ -82,10 +89,26 @@ impl Logs {
     /// The tables that make an agent read them.
     pub(super) fn to_config(&self) -> Result<String> {
         let mut text = String::new();
+        let mut folders: BTreeMap<&Path, Vec<&Path>> = BTreeMap::new();
         for file in &self.files {
-            // A JSON string without control characters is a TOML string.
-            let path = Value::from(file.path.to_str().context("a log file's name is not UTF-8")?);
-            writeln!(text, "[[file]]\npath = {path}\n")?;
+            if self.left_out.is_none() {
+                // A JSON string without control characters is a TOML string.
+                let path = Value::from(file.path.to_str().context("a file's name is not UTF-8")?);
+                writeln!(text, "[[file]]\npath = {path}\n")?;
+            } else if let Some(folder) = file.path.parent() {
+                folders.entry(folder).or_default();
+            }
+        }
+        for path in self.left_out.iter().flatten() {
+            if let Some(left_out) = path.parent().and_then(|folder| folders.get_mut(folder)) {
+                left_out.push(path);
+            }
+        }
+        for (folder, left_out) in folders {
+            let glob = Value::from(pattern(folder).context("a folder's name is not UTF-8")? + "/*");
+            // What is no text matches nothing.
+            let exclude: Value = left_out.into_iter().filter_map(pattern).map(Value::from).collect();
+            writeln!(text, "[[file]]\nglob = {glob}\nexclude = {exclude}\n")?;
         }
         if self.journald {
             text += "[[journald]]\nunits = []\n";
@@ -110,18 +133,34 @@ fn collect(dir: &Path, depth: usize, into: &mut Vec<PathBuf>) {
         let path = entry.path();
         match entry.file_type() {
             Ok(kind) if kind.is_dir() && depth > 0 => collect(&path, depth - 1, into),
-            Ok(kind) if kind.is_file() => into.push(path),
+            Ok(kind) if !kind.is_dir() => into.push(path),
             _ => {}
         }
     }
 }
 
-fn read_all(paths: Vec<PathBuf>) -> Vec<(PathBuf, Vec<u8>)> {
-    let readable = paths.into_iter().filter(|path| {
+/// A path as a pattern that means only itself.
+fn pattern(path: &Path) -> Option<String> {
+    let is_special = |letter| matches!(letter, '*' | '?' | '[' | ']');
+    let escaped = |letter| if is_special(letter) { format!("[{letter}]") } else { letter.to_string() };
+    Some(path.to_str()?.chars().map(escaped).collect())
+}
+
+/// Whether another name stands before what rotation adds: `.1`, `-20261123`.
+fn is_rotated(path: &Path, names: &HashSet<PathBuf>) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut ends = name.char_indices().filter(|(_, letter)| matches!(letter, '.' | '-')).map(|(end, _)| end);
+    ends.any(|end| end > 0 && names.contains(&path.with_file_name(&name[..end])))
+}
+
+fn read_all(paths: &[PathBuf]) -> Vec<(PathBuf, Vec<u8>)> {
+    let readable = paths.iter().filter(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        path.to_str().is_some() && !BINARY.contains(&name.rsplit('.').next().unwrap_or_default())
+        // A symbolic link leads to what is listed elsewhere, or to what is no log of this machine.
+        let is_file = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
+        is_file && path.to_str().is_some() && !BINARY.contains(&name.rsplit('.').next().unwrap_or_default())
     });
-    readable.filter_map(|path| Some((path.clone(), read(&path)?))).collect()
+    readable.filter_map(|path| Some((path.clone(), read(path)?))).collect()
 }
 
 /// The file's whole lines, if it is text.
@@ -165,6 +204,15 @@ fn has_journald() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_log_was_rotated_to_belongs_to_it() {
+        let names = ["/a/syslog", "/a/b-1.log"].map(PathBuf::from).into();
+        let is_rotated = |path: &str| is_rotated(Path::new(path), &names);
+        assert!(is_rotated("/a/syslog.1") && is_rotated("/a/syslog-20261123") && is_rotated("/a/b-1.log.2"));
+        assert!(!is_rotated("/a/syslog") && !is_rotated("/a/b-1.log") && !is_rotated("/syslog.1"));
+        assert_eq!(pattern(Path::new("/a/[x]*?")).as_deref(), Some("/a/[[]x[]][*][?]"));
+    }
 
     #[test]
     fn the_rarest_word_is_searched_for() {

@@ -260,7 +260,9 @@ async fn the_documented_example_works() {
     let mut agent = Agent::start().await;
     let mut command = Command::new("python3");
     let child = command.arg("-c").arg(program).arg(agent.path()).spawn();
-    let Ok(mut child) = child else { return eprintln!("SKIPPED: there is no python3 here") };
+    let Ok(mut child) = child else {
+        return std::io::Write::write_all(&mut std::io::stdout(), b"SKIPPED: there is no python3 here\n").unwrap();
+    };
     let fields = keep(agent.chunk().await).remove(0);
     assert!(tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap().success());
     let (core, personal) = (fields.core.unwrap(), fields.personal.unwrap());
