@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::Command};
 use serde_json::Value;
 
 /// Our crates, each with those that it may import. Whoever is not named here may not exist.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("sigillo-model", &[]),
     ("sigillo-http", &[]),
     ("sigillo-proto", &["sigillo-model"]),
@@ -16,6 +16,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("sigillo-query", &["sigillo-journal", "sigillo-proto", "sigillo-model"]),
     ("sigillo-server", &["sigillo-http", "sigillo-journal", "sigillo-query", "sigillo-proto", "sigillo-model"]),
     ("sigillo-agent", &["sigillo-client", "sigillo-spool", "sigillo-proto", "sigillo-model"]),
+    ("sigillo-panel", &["sigillo-client", "sigillo-spool", "sigillo-proto", "sigillo-model"]),
     (
         "sigillo-cli",
         &[

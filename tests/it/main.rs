@@ -9,6 +9,7 @@ mod house;
 mod journey;
 mod log;
 mod orders;
+mod panel;
 mod receipts;
 mod refusals;
 mod restart;

@@ -7,13 +7,14 @@
 mod declare;
 mod hint;
 mod keeper;
+mod offer;
 mod quarantine;
 mod queue;
 mod resume;
 mod tally;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -28,7 +29,7 @@ use sigillo_model::{
     record::Record,
 };
 use sigillo_proto::v1;
-use sigillo_spool::Spool;
+use sigillo_spool::{Spool, SpoolError};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
@@ -42,10 +43,11 @@ pub use sigillo_spool::Options as SpoolOptions;
 pub use self::declare::Loss;
 use self::{
     keeper::{Command, Keeper, Stand},
+    offer::{Fate, Offer},
     queue::Queue,
 };
 use crate::{
-    ClientError, Endpoint, Guard,
+    ClientError, Code, Endpoint, Guard,
     link::{self, Link},
 };
 
@@ -53,6 +55,8 @@ use crate::{
 const CHUNKS: usize = 4;
 /// How long the thread is waited for at the end: a sync of a slow disk.
 const LET_GO: Duration = Duration::from_secs(5);
+/// Chunks that the journal has refused and that are remembered for their tickets.
+const REFUSED_MAX: usize = 1_024;
 /// Bytes that a record needs in a block besides its parts, at most.
 const RECORD_OVERHEAD_BYTES: usize = 13;
 
@@ -197,29 +201,54 @@ pub struct Progress {
 #[derive(Debug, Clone)]
 pub struct Ticket {
     ordinal: u64,
+    offer: Option<Arc<Offer>>,
+    shared: Arc<Shared>,
     progress: watch::Receiver<Progress>,
 }
 
 impl Ticket {
-    /// Waits until the chunk is synced in the spool: from now on it survives.
+    /// Waits until the chunk is synced in the spool: from now on it survives. One that was offered may be refused instead, because
+    /// the spool is full.
     pub async fn synced(&mut self) -> Result<(), ClientError> {
         let ordinal = self.ordinal;
         let reached = self.progress.wait_for(|progress| progress.synced_records >= ordinal || progress.ended).await;
-        match reached {
-            Ok(progress) if progress.synced_records >= ordinal => Ok(()),
+        let is_synced = reached.is_ok_and(|progress| progress.synced_records >= ordinal);
+        match self.fate() {
+            Some(Fate::Full(reason)) => Err(SpoolError::Full(reason).into()),
+            _ if is_synced => Ok(()),
             _ => Err(ClientError::Stopped),
         }
     }
 
-    /// Waits until the journal has acknowledged the chunk.
+    /// Waits until the journal has acknowledged the chunk, or has refused it for ever. Of one that was not offered a refusal is not told.
     pub async fn acknowledged(&mut self) -> Result<(), ClientError> {
         let ordinal = self.ordinal;
         let reached =
             self.progress.wait_for(|progress| progress.acknowledged_records >= ordinal || progress.ended).await;
-        match reached {
-            Ok(progress) if progress.acknowledged_records >= ordinal => Ok(()),
-            _ => Err(ClientError::Stopped),
+        if !reached.is_ok_and(|progress| progress.acknowledged_records >= ordinal) {
+            return Err(ClientError::Stopped);
         }
+        match self.offer.as_ref().and_then(|_| self.shared.refusal(ordinal)) {
+            Some(message) => Err(ClientError::Refused { code: Code::InvalidArgument, message }),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a chunk back that was offered; `false` when it was taken before, and is in the spool, or about to be.
+    pub fn withdraw(&self) -> bool {
+        self.offer.as_ref().is_some_and(|offer| offer.withdraw())
+    }
+
+    /// Epoch and number of the first record of a chunk that was offered, once it is synced. They change when a new epoch is begun.
+    pub fn place(&self) -> Option<(Epoch, SourceSeq)> {
+        match self.fate()? {
+            Fate::Kept(epoch, first) => Some((epoch, first)),
+            _ => None,
+        }
+    }
+
+    fn fate(&self) -> Option<Fate> {
+        self.offer.as_ref().map(|offer| offer.fate())
     }
 }
 
@@ -227,12 +256,42 @@ impl Ticket {
 struct Shared {
     options: Options,
     progress: watch::Sender<Progress>,
+    /// The last record of chunks that the journal has refused, counted as they were pushed, and why.
+    refused: Mutex<VecDeque<(u64, String)>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Why the journal has refused a chunk, if it has.
+    fn refusal(&self, ordinal: u64) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.iter().find(|(last, _)| *last == ordinal).map(|(_, why)| why.clone())
+    }
+
+    fn is_refused(&self, ordinal: u64, why: String) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.push_back((ordinal, why));
+        if refused.len() > REFUSED_MAX {
+            refused.pop_front();
+        }
+    }
+}
+
+/// A chunk on its way to the thread.
+struct Pushed {
+    chunk: Chunk,
+    offer: Option<Arc<Offer>>,
 }
 
 /// Hands chunks over to an engine. Clones share one order.
 #[derive(Clone)]
 pub struct Pusher {
-    chunks: mpsc::Sender<Chunk>,
+    chunks: mpsc::Sender<Pushed>,
     /// Records that were pushed; held while a chunk goes into the queue, so that both have one order.
     pushed: Arc<Mutex<u64>>,
     shared: Arc<Shared>,
@@ -247,15 +306,25 @@ impl fmt::Debug for Pusher {
 impl Pusher {
     /// Hands a chunk over. Waits while the spool is full or not there yet. Loses nothing when it is cancelled.
     pub async fn push(&self, chunk: Chunk) -> Result<Ticket, ClientError> {
+        self.hand_over(chunk, None).await
+    }
+
+    /// The same, and the chunk can be taken back until it is taken; then it is a batch of its own, synced at once, or refused when the
+    /// spool has no room for it. So its sender knows for sure whether it is kept.
+    pub async fn offer(&self, chunk: Chunk) -> Result<Ticket, ClientError> {
+        self.hand_over(chunk, Some(Arc::new(Offer::new()))).await
+    }
+
+    async fn hand_over(&self, chunk: Chunk, offer: Option<Arc<Offer>>) -> Result<Ticket, ClientError> {
         check(&chunk.records)?;
         let permit = self.chunks.reserve().await.map_err(|_| ClientError::Stopped)?;
         let ordinal = {
             let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
             *pushed += chunk.records.len() as u64;
-            permit.send(chunk);
+            permit.send(Pushed { chunk, offer: offer.clone() });
             *pushed
         };
-        Ok(Ticket { ordinal, progress: self.shared.progress.subscribe() })
+        Ok(Ticket { ordinal, offer, shared: Arc::clone(&self.shared), progress: self.shared.progress.subscribe() })
     }
 }
 
@@ -304,7 +373,7 @@ impl Engine {
             None => options.import.0.clone(),
         };
         let (progress, _) = watch::channel(Progress::default());
-        let shared = Arc::new(Shared { options, progress });
+        let shared = Arc::new(Shared { options, progress, refused: Mutex::default() });
         let (chunks, chunks_end) = mpsc::channel(CHUNKS);
         let (commands, commands_end) = mpsc::unbounded_channel();
         let (stand, stand_end) = watch::channel(opened.spool.as_ref().map(Stand::of).unwrap_or_default());
@@ -331,6 +400,11 @@ impl Engine {
     /// See [`Pusher::push`].
     pub async fn push(&self, chunk: Chunk) -> Result<Ticket, ClientError> {
         self.pusher.push(chunk).await
+    }
+
+    /// See [`Pusher::offer`].
+    pub async fn offer(&self, chunk: Chunk) -> Result<Ticket, ClientError> {
+        self.pusher.offer(chunk).await
     }
 
     /// Pushes from elsewhere.

@@ -56,6 +56,16 @@ impl ServerCommand {
         self
     }
 
+    /// The same at this address, for one who comes back to where it was.
+    #[must_use]
+    pub fn listening(mut self, address: SocketAddr) -> Self {
+        let place = self.arguments.iter().position(|argument| argument == "--listen");
+        if let Some(argument) = place.and_then(|place| self.arguments.get_mut(place + 1)) {
+            *argument = address.to_string().into();
+        }
+        self
+    }
+
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir

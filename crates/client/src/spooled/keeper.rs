@@ -8,14 +8,18 @@ use sigillo_model::{
     ids::{BatchHash, Epoch, SourceSeq},
     tree,
 };
-use sigillo_spool::{Identity, Reader, Spool};
+use sigillo_spool::{Identity, Reader, Spool, SpoolError};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 use tracing::{error, info, warn};
 
-use super::{Chunk, Loss, RECORD_OVERHEAD_BYTES, Shared, tally::Tally};
+use super::{
+    Chunk, Loss, Pushed, RECORD_OVERHEAD_BYTES, Shared,
+    offer::{Fate, Offer},
+    tally::Tally,
+};
 use crate::{ClientError, session::unix_nanos};
 
 /// A head is signed after so many batches, or this long after the last one when there is news, or at the latest after so long.
@@ -118,13 +122,13 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     spool: Option<Spool>,
     /// `None`: nothing more will come.
-    chunks: Option<mpsc::Receiver<Chunk>>,
+    chunks: Option<mpsc::Receiver<Pushed>>,
     commands: mpsc::UnboundedReceiver<Command>,
     stand: watch::Sender<Stand>,
     builder: BlockBuilder,
     marks: Vec<(Arc<str>, Bytes)>,
     /// Was taken when the spool was full.
-    left: Option<Chunk>,
+    left: Option<Pushed>,
     /// The spool takes nothing before what is intact of it was carried over.
     damaged: bool,
     /// When the oldest record was taken that is not synced, and by the wall clock.
@@ -153,7 +157,7 @@ impl Keeper {
         shared: Arc<Shared>,
         spool: Option<Spool>,
         damaged: bool,
-        chunks: mpsc::Receiver<Chunk>,
+        chunks: mpsc::Receiver<Pushed>,
         commands: mpsc::UnboundedReceiver<Command>,
         stand: watch::Sender<Stand>,
     ) -> Self {
@@ -254,7 +258,7 @@ impl Keeper {
     }
 
     /// One sync for all that wait.
-    fn take_with_others(&mut self, chunk: Chunk) -> Result<(), ClientError> {
+    fn take_with_others(&mut self, chunk: Pushed) -> Result<(), ClientError> {
         self.take(chunk)?;
         for _ in 0..TOGETHER {
             if self.full.is_some() {
@@ -266,13 +270,17 @@ impl Keeper {
         Ok(())
     }
 
-    fn take(&mut self, chunk: Chunk) -> Result<(), ClientError> {
+    fn take(&mut self, pushed: Pushed) -> Result<(), ClientError> {
+        let Pushed { chunk, offer } = pushed;
+        if let Some(offer) = offer {
+            return self.take_alone(chunk, offer);
+        }
         let options = &self.shared.options;
         let (max_records, max_bytes) = (options.max_records, options.max_bytes);
         let bytes: usize = chunk.records.iter().map(|record| record.as_ref().length() + RECORD_OVERHEAD_BYTES).sum();
         let (records_then, bytes_then) = (self.builder.count() + chunk.records.len(), self.builder.bytes() + bytes);
         if self.builder.count() > 0 && (records_then > max_records || bytes_then > max_bytes) && !self.cut()? {
-            self.left = Some(chunk);
+            self.left = Some(Pushed { chunk, offer: None });
             return Ok(());
         }
         for record in &chunk.records {
@@ -293,29 +301,77 @@ impl Keeper {
         Ok(())
     }
 
+    /// Makes a batch of a chunk that was offered, or refuses it.
+    fn take_alone(&mut self, chunk: Chunk, offer: Arc<Offer>) -> Result<(), ClientError> {
+        // What came before goes before.
+        if !self.cut()? {
+            self.left = Some(Pushed { chunk, offer: Some(offer) });
+            return Ok(());
+        }
+        self.pushed += chunk.records.len() as u64;
+        self.batched = self.pushed;
+        if !offer.take() {
+            return Ok(());
+        }
+        let oldest = self.oldest.get_or_insert_with(|| (Instant::now(), unix_nanos()));
+        oldest.0 = oldest.0.checked_sub(self.shared.options.sync_every).unwrap_or(oldest.0);
+        for record in &chunk.records {
+            self.builder.push(record.as_ref())?;
+        }
+        self.marks.extend(chunk.mark);
+        let place = self.spool.as_ref().map(Spool::state).map(|state| (state.epoch, state.next));
+        let full = match (self.append(), place) {
+            (Ok(()), Some((epoch, first))) => {
+                offer.settle(Fate::Kept(epoch, first));
+                false
+            }
+            (Err(SpoolError::Full(reason)), _) => {
+                // Nothing of it was written; its sender is told once what came before it is synced.
+                self.builder = BlockBuilder::default();
+                self.marks.clear();
+                offer.settle(Fate::Full(reason));
+                true
+            }
+            (Ok(()), None) => false,
+            (Err(error), _) => return Err(error.into()),
+        };
+        if self.shared.progress.borrow().full != full {
+            if full {
+                warn!("the spool is full: what is offered is refused until the journal has acknowledged something");
+            } else {
+                info!("the spool takes records again");
+            }
+            self.shared.progress.send_modify(|progress| progress.full = full);
+        }
+        Ok(())
+    }
+
     /// Makes a batch of what was taken; `false` when the spool is full.
     fn cut(&mut self) -> Result<bool, ClientError> {
-        let records = self.builder.count() as u64;
-        let has_news = records > 0 || !self.marks.is_empty();
-        let Some(spool) = self.spool.as_mut().filter(|_| has_news) else { return Ok(true) };
-        match spool.append(&mut self.builder, &self.marks) {
-            Ok(_) => {
-                self.marks.clear();
-                let since = self.oldest.map_or_else(unix_nanos, |(_, since)| since);
-                if records > 0 {
-                    self.tally.append(records, self.pushed, since);
-                    self.batches_since_head += 1;
-                }
-                self.batched = self.pushed;
-                self.unsynced = true;
-                Ok(true)
-            }
+        match self.append() {
+            Ok(()) => Ok(true),
             Err(error) if error.is_full() => {
                 self.is_full();
                 Ok(false)
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn append(&mut self) -> Result<(), SpoolError> {
+        let records = self.builder.count() as u64;
+        let has_news = records > 0 || !self.marks.is_empty();
+        let Some(spool) = self.spool.as_mut().filter(|_| has_news) else { return Ok(()) };
+        spool.append(&mut self.builder, &self.marks)?;
+        self.marks.clear();
+        let since = self.oldest.map_or_else(unix_nanos, |(_, since)| since);
+        if records > 0 {
+            self.tally.append(records, self.pushed, since);
+            self.batches_since_head += 1;
+        }
+        self.batched = self.pushed;
+        self.unsynced = true;
+        Ok(())
     }
 
     fn is_full(&mut self) {
@@ -445,6 +501,8 @@ impl Keeper {
             self.sync()?;
         }
         let Rechain { identity, epoch, before, from, skip_first, losses, reply } = rechain;
+        let why = losses.first().map(|loss| loss.reason.clone()).unwrap_or_default();
+        let refused = self.tally.first_pushed().filter(|_| skip_first).map(|ordinal| (ordinal, why));
         self.declare(&losses)?;
         // Before what they are about is gone: after a crash between the two they are declared again, never left out.
         if !self.damaged {
@@ -462,6 +520,9 @@ impl Keeper {
         };
         self.damaged = false;
         let waiting = spool.state().next.get();
+        if let Some((ordinal, why)) = refused {
+            self.shared.is_refused(ordinal, why);
+        }
         info!(%epoch, records = waiting, "what is not acknowledged goes on in a new epoch");
         self.tally.waits(waiting);
         if !rechained.damage.findings.is_empty() {

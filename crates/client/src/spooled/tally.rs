@@ -36,6 +36,11 @@ impl Tally {
         self.settled
     }
 
+    /// Records that were pushed up to the end of the oldest batch that waits.
+    pub(super) fn first_pushed(&self) -> Option<u64> {
+        self.waiting.front().map(|first| first.pushed)
+    }
+
     /// When the oldest of them was pushed; 0 when none waits.
     pub(super) fn oldest_ns(&self) -> u64 {
         self.waiting.front().map_or(0, |first| first.since_ns)

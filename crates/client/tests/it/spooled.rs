@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use sigillo_client::{
     ClientError, Guard,
-    spooled::{Chunk, Engine, Loss, Options, Progress, SpoolOptions},
+    spooled::{Chunk, Engine, Loss, Options, Progress, SpoolOptions, Ticket},
 };
 use sigillo_model::{
     ids::{BatchHash, Epoch, SourceSeq},
@@ -206,6 +206,28 @@ async fn a_refused_batch_is_set_aside_and_declared() {
     kept.sort_by_key(fs::DirEntry::file_name);
     assert_eq!(fs::read_to_string(kept[0].path()).unwrap(), "because");
     assert_eq!(kept[1].file_name().to_string_lossy(), format!("{epoch}-1.zst"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_offers_learns_of_each_chunk_what_became_of_it() {
+    let script = [Act::Take, Act::Refuse(RefusalKind::Invalid)];
+    let (server, sender) = (TestServer::start(script).await, Sender::new());
+    let engine = sender.start(&server).await;
+    ship(&engine, 0..1).await;
+    let offer = async |number| {
+        let chunk = Chunk { records: vec![record(&format!("line {number}"))], ..Chunk::default() };
+        timeout(SOON, engine.offer(chunk)).await.unwrap().unwrap()
+    };
+    let (mut refused, mut taken) = (offer(1).await, offer(2).await);
+    let told = timeout(SOON, refused.acknowledged()).await.unwrap();
+    assert!(matches!(&told, Err(ClientError::Refused { message, .. }) if message.contains("because")), "{told:?}");
+    timeout(SOON, taken.acknowledged()).await.unwrap().unwrap();
+    taken.synced().await.unwrap();
+    let place = |ticket: &Ticket| ticket.place().unwrap().1.get();
+    assert_eq!((place(&refused), place(&taken), taken.withdraw()), (1, 2, false));
+    drain(engine).await;
+    let durable = server.shared().durable.clone();
+    assert!(durable.contains(&line(2)) && !durable.contains(&line(1)), "{durable:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
