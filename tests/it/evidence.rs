@@ -49,6 +49,9 @@ fn what_a_search_finds_is_proved_offline() {
         std::thread::sleep(std::time::Duration::from_millis(300));
     };
     assert_eq!((code, &json["records"], &json["verdict"]), (Some(0), &32.into(), &"proved".into()), "{json}");
+    // The agent itself has signed for the lines that were asked for.
+    let signed = &json["signed_by_sources"][0];
+    assert_eq!((&signed["records"], &signed["registered"], &signed["fault"]), (&30.into(), &true.into(), &Value::Null));
     assert_eq!((&json["exported"]["by"], &json["exported"]["why"]), (&"dev-investigator".into(), &"case 7".into()));
     // Nothing is overwritten.
     let file = format!("case-{attempt}.sigillo");

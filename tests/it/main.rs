@@ -12,6 +12,7 @@ mod orders;
 mod panel;
 mod receipts;
 mod refusals;
+mod register;
 mod restart;
 mod sources;
 mod support;
