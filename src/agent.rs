@@ -11,6 +11,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use clap_mangen::Man;
+use rustix::thread::disable_transparent_huge_pages;
 use sigillo_agent::{AgentError, Asked, Config, Mode};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -137,6 +138,9 @@ fn main() -> ExitCode {
 }
 
 fn work(command: Command) -> anyhow::Result<ExitCode> {
+    // Where the kernel gives pages of 2 MiB, the agent holds nearly twice the memory that it uses, and is no faster by them. One that
+    // can't leave them out works all the same.
+    let _ = disable_transparent_huge_pages(true);
     // Reading, making records and sending: more threads would only cost memory.
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime =
