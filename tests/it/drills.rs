@@ -66,3 +66,16 @@ fn the_spool_drill_fails_when_nobody_signs() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("chained anew) failed: nobody noticed"), "{said}");
 }
+
+#[test]
+fn every_line_arrives_once_whatever_breaks() {
+    let (output, said) = drill("agent --trials 16 --records 3000 --seed 24");
+    assert!(output.status.success() && said.ends_with("\n16 passed, 0 failed\n"), "{said}");
+}
+
+#[test]
+fn the_agent_drill_fails_when_nothing_is_synced() {
+    let (output, said) = drill("agent --trials 8 --records 2000 --seed 25 --no-sync");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("power cut of both"), "{said}");
+}
