@@ -71,13 +71,13 @@ impl Sibling {
     }
 
     /// Whether it is a copy of what an open file held before its last writing, of which nothing was read. What was made later than that is
-    /// no copy, but what had its name next.
+    /// no copy, but what had its name next; that may be made within the same tick of the clock, but is written to later.
     pub(super) fn is_earlier_than(&self, file: &Content) -> io::Result<bool> {
         let Some(file) = file.plain() else { return Ok(false) };
         let metadata = file.metadata()?;
         let made = if is_gzip(&self.path) || self.born == 0 { self.written } else { self.born };
         let is_other = !self.id.is(&FileId::of(&metadata));
-        Ok(is_other && made <= content::written(&metadata))
+        Ok(is_other && made.max(self.written) <= content::written(&metadata))
     }
 
     /// Whether it is a copy of an open file that was not truncated, or not yet. `is_held`: that has its name, so there is none after it.
