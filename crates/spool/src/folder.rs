@@ -38,6 +38,13 @@ impl Folder {
     pub(crate) fn open(path: &Path) -> Result<Self, SpoolError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(SpoolError::io(path))?;
         let dir = File::open(path).map_err(SpoolError::io(path))?;
+        // Without its own name all that is synced in the folder would be gone with the power.
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match File::open(parent).and_then(|parent| parent.sync_all()) {
+            // Somebody else made the folder there, for us.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced.map_err(SpoolError::io(parent))?,
+        }
         let name = path.join(LOCK);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600);
