@@ -251,7 +251,7 @@ impl Followed {
                     warn!(path = %front.real.display(), %error, "compressed file is damaged");
                     let from = front.mark.offset;
                     self.close(done);
-                    self.declare(from, None, Reason::Damaged);
+                    self.declare(from, Reason::Damaged);
                 }
                 Err(error) => return Err(error),
             }
@@ -335,9 +335,9 @@ impl Followed {
         }
     }
 
-    fn declare(&mut self, from: u64, to: Option<u64>, reason: Reason) {
-        let loss = Loss { from, to, reason };
-        warn!(path = %self.path.display(), from, to, "lines may be lost: {}", reason.words());
+    fn declare(&mut self, from: u64, reason: Reason) {
+        let loss = Loss { from, reason };
+        warn!(path = %self.path.display(), from, "lines may be lost: {}", reason.words());
         self.meter.missing(0);
         self.pending.push(loss.record(&self.maker, &self.path));
     }

@@ -34,24 +34,22 @@ impl Reason {
     }
 }
 
-/// What was not read of a file: from a place to at least another one, if that is known.
+/// What was not read of a file: from a place on. Where it ended is not known: what was seen of it may have grown since.
 #[derive(Debug)]
 pub(super) struct Loss {
     pub(super) from: u64,
-    pub(super) to: Option<u64>,
     pub(super) reason: Reason,
 }
 
 impl Loss {
     pub(super) fn record(&self, maker: &Maker, path: &Path) -> Record {
-        let number = |place: Option<u64>| place.map(|place| place.to_string()).unwrap_or_default();
         let loss = declare::Loss {
             stream: &path.to_string_lossy(),
             reason: self.reason.words(),
-            from: &number(Some(self.from)),
-            to: &number(self.to),
+            from: &self.from.to_string(),
+            to: "",
             lines: None,
-            bytes: self.to.map(|to| to.saturating_sub(self.from)),
+            bytes: None,
         };
         Declarer::new(maker).loss(&loss, unix_nanos())
     }

@@ -97,7 +97,7 @@ impl Followed {
                 (index + 1..all.len()).collect()
             }
             Found::Less(index) => {
-                self.declare(mark.offset, None, Reason::TruncatedWhileAway);
+                self.declare(mark.offset, Reason::TruncatedWhileAway);
                 (index + 1..all.len()).collect()
             }
             Found::Nowhere => {
@@ -105,7 +105,8 @@ impl Followed {
                 // What nothing was read of may be one of the newer ones.
                 if mark.offset > 0 || mark.seen > 0 && newer.is_empty() {
                     let reason = if is_same { Reason::TruncatedWhileAway } else { Reason::GoneWhileAway };
-                    self.declare(mark.offset, Some(mark.seen).filter(|seen| *seen > mark.offset), reason);
+                    // What was seen of it says nothing of its end: it may have grown since.
+                    self.declare(mark.offset, reason);
                 }
                 newer
             }
@@ -167,7 +168,7 @@ impl Followed {
             found => {
                 self.take_partial(&old);
                 let from = old.mark.offset + old.partial.len() as u64;
-                self.declare(from, Some(old.seen).filter(|seen| *seen > from), Reason::Truncated);
+                self.declare(from, Reason::Truncated);
                 match found {
                     Found::Less(index) => (index + 1..all.len()).collect(),
                     _ => after(old.mark.began, &all),

@@ -131,7 +131,7 @@ const TABLE: &[Case] = &[
         before: "line log a; part log b",
         then: "empty log; line log x",
         running: &["b", "lost:3-", "x"],
-        stopped: &["lost:2-3", "x"],
+        stopped: &["lost:2-", "x"],
     },
     Case {
         name: "truncated without a copy, with an older copy of the same bytes",
