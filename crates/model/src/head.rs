@@ -149,27 +149,22 @@ impl SignedHead {
     }
 }
 
-/// The lines of a text, each of which ends in a newline.
-struct Lines<'a> {
-    rest: &'a str,
-    number: usize,
-}
+/// The lines of a statement, each of which ends in a newline.
+struct Lines<'a>(text::Lines<'a>);
 
 impl<'a> Lines<'a> {
-    fn new(rest: &'a str) -> Self {
-        Self { rest, number: 0 }
+    fn new(text: &'a str) -> Self {
+        Self(text::Lines::new(text.as_bytes()))
     }
 
     /// The line that was asked for last is not what it should be.
     fn wrong(&self) -> HeadError {
-        HeadError::Line(self.number)
+        HeadError::Line(self.0.number())
     }
 
     fn next(&mut self) -> Result<&'a str, HeadError> {
-        self.number += 1;
-        let (line, rest) = self.rest.split_once('\n').ok_or_else(|| self.wrong())?;
-        self.rest = rest;
-        Ok(line)
+        let line = self.0.next();
+        line.ok_or_else(|| self.wrong())
     }
 
     fn header(&mut self, header: &str) -> Result<(), HeadError> {
@@ -200,11 +195,11 @@ impl<'a> Lines<'a> {
     }
 
     fn has_more(&self) -> bool {
-        !self.rest.is_empty()
+        !self.0.rest().is_empty()
     }
 
     fn end(&self) -> Result<(), HeadError> {
-        if self.has_more() { Err(HeadError::Line(self.number + 1)) } else { Ok(()) }
+        if self.has_more() { Err(HeadError::Line(self.0.number() + 1)) } else { Ok(()) }
     }
 }
 
