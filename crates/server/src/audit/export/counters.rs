@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sigillo_journal::{Reader, StoredEntry};
 use sigillo_model::{
+    audit::Fault,
     block::Inflater,
     evidence::CounterProof,
     ids::Origin,
@@ -15,8 +16,8 @@ use sigillo_model::{
 };
 use tonic::Status;
 
-use super::Stop;
-use crate::{query::unreadable, reads::Ended};
+use super::{Stop, altered};
+use crate::reads::Ended;
 
 /// The checkpoint of an export.
 #[derive(Debug)]
@@ -103,11 +104,7 @@ fn counters_of(stored: &StoredEntry, origin: &Origin) -> Result<Vec<(u64, Counte
 pub(super) fn own_texts(stored: &StoredEntry, mut see: impl FnMut(u64, &[u8])) -> Result<(), Stop> {
     let entry = stored.entry()?;
     let mut inflater = Inflater::default();
-    let block = entry.block(&mut inflater).map_err(|error| {
-        let fault = sigillo_model::audit::Fault::Block(error);
-        let finding = sigillo_model::audit::Finding { from: entry.seq.get(), to: entry.end(), fault };
-        unreadable(sigillo_journal::ReadError::Altered(finding))
-    })?;
+    let block = entry.block(&mut inflater).map_err(|error| altered(&entry, Fault::Block(error)))?;
     for (seq, record) in (entry.seq.get()..).zip(block.records()) {
         if let Some(text) = record.part(Part::Content).and_then(statement::original) {
             see(seq, text);

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use sigillo_journal::{Direction, StoredEntry};
 use sigillo_model::{
+    audit::Fault,
     batch::epoch_opening,
     block::Inflater,
     entry::Entry,
@@ -15,7 +16,7 @@ use sigillo_model::{
     tree::{self, RootBuilder},
 };
 
-use super::{Export, Stop, choose::Chosen, counters::own_texts, pack::read_entry};
+use super::{Export, Stop, altered, choose::Chosen, counters::own_texts, pack::read_entry};
 
 /// Heads of one file at most; what is beyond goes without.
 const HEADS_MAX: usize = 4_096;
@@ -209,11 +210,7 @@ fn within<'a>(chosen: &'a [Chosen], entry: &Entry<'_>) -> &'a [Chosen] {
 
 fn leaves(entry: &Entry<'_>) -> Result<Vec<NodeHash>, Stop> {
     let mut inflater = Inflater::default();
-    let block = entry.block(&mut inflater).map_err(|error| {
-        let fault = sigillo_model::audit::Fault::Block(error);
-        let finding = sigillo_model::audit::Finding { from: entry.seq.get(), to: entry.end(), fault };
-        sigillo_journal::ReadError::Altered(finding)
-    })?;
+    let block = entry.block(&mut inflater).map_err(|error| altered(entry, Fault::Block(error)))?;
     Ok(entry.commitments(&block).iter().map(|commitment| tree::leaf(commitment.as_bytes())).collect())
 }
 

@@ -14,6 +14,8 @@ use std::{sync::Arc, time::SystemTime};
 
 use sigillo_journal::{ReadError, Reader};
 use sigillo_model::{
+    audit::{Fault, Finding},
+    entry::Entry,
     evidence::{About, WriteError},
     ids::{Origin, SourceId, TenantId},
     policy::Policy,
@@ -75,6 +77,11 @@ impl From<ReadError> for Stop {
     fn from(error: ReadError) -> Self {
         Self::Ended(unreadable(error))
     }
+}
+
+/// What is found of a whole entry that is not what it was.
+fn altered(entry: &Entry<'_>, fault: Fault) -> ReadError {
+    ReadError::Altered(Finding { from: entry.seq.get(), to: entry.end(), fault })
 }
 
 impl From<WriteError> for Stop {

@@ -22,7 +22,7 @@ use sigillo_model::{
 };
 use tonic::Status;
 
-use super::{Export, Stop, choose::Chosen, counters::own_texts};
+use super::{Export, Stop, altered, choose::Chosen, counters::own_texts};
 
 /// Written bytes are handed on when there are so many.
 const PIECE_BYTES: usize = 64 << 10;
@@ -153,14 +153,13 @@ impl Records {
             _ => read_entry(export, start - 1)?.entry()?.chain_hash,
         };
         let mut inflater = Inflater::default();
-        let altered = |fault| ReadError::Altered(Finding { from: start, to: end, fault });
-        let block = entry.block(&mut inflater).map_err(|error| altered(Fault::Block(error)))?;
+        let block = entry.block(&mut inflater).map_err(|error| altered(entry, Fault::Block(error)))?;
         let commitments = entry.commitments(&block);
         let mut values = Vec::with_capacity(commitments.len() + 1);
         values.push(before);
         let last = chain::link_each(before, entry.envelopes(), &commitments, |value| values.push(*value));
         if last != entry.chain_hash {
-            return Err(altered(Fault::ChainHash).into());
+            return Err(altered(entry, Fault::ChainHash).into());
         }
         self.before = Some((end, last));
         let mut committer = Committer::default();
