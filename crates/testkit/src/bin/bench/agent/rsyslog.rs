@@ -3,14 +3,15 @@
 use std::{
     fs,
     io::Read,
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Command, Stdio},
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rustix::process::Signal;
 use sigillo_testkit::daemon::Daemon;
 
@@ -41,24 +42,42 @@ pub(crate) fn cpu(dir: &Path, file: &Path, lines: u64) -> Result<Option<Duration
     let mut command = Command::new(PROGRAM);
     command.args(["-n", "-i"]).arg(work.join("pid")).arg("-f").arg(&path);
     let daemon = Daemon::start("rsyslogd", &mut command, &work.join("log"))?;
-    let counted = thread::spawn(move || count(&listener, lines));
-    let counted = counted.join().ok().context("the counting thread has panicked")?;
+    let (counted, counts) = channel();
+    // Ends with the benchmark.
+    thread::spawn(move || accept(&listener, &counted));
+    let counted = wait_for(lines, &counts);
     daemon.signal(Signal::TERM)?;
     let (_, usage) = daemon.wait(STOP_MAX)?;
     counted?;
     Ok(Some(usage.cpu))
 }
 
-/// Takes connections until so many lines have come.
-fn count(listener: &TcpListener, lines: u64) -> Result<()> {
+/// Waits until so many lines have come.
+fn wait_for(lines: u64, counts: &Receiver<u64>) -> Result<()> {
     let mut came = 0;
-    let mut bytes = vec![0; 1 << 20];
-    let (mut stream, _) = listener.accept()?;
-    stream.set_read_timeout(Some(SILENCE_MAX))?;
     while came < lines {
-        let length = stream.read(&mut bytes).with_context(|| format!("rsyslogd sends no more after {came} lines"))?;
-        ensure!(length > 0, "rsyslogd ends after {came} lines");
-        came += memchr::memchr_iter(b'\n', bytes.get(..length).unwrap_or_default()).count() as u64;
+        came += counts.recv_timeout(SILENCE_MAX).with_context(|| format!("rsyslogd sends no more after {came} lines"))?;
     }
     Ok(())
+}
+
+/// Takes connections: rsyslogd makes one for each of its workers, and has more of them when it falls behind.
+fn accept(listener: &TcpListener, counted: &Sender<u64>) {
+    for stream in listener.incoming().map_while(Result::ok) {
+        let counted = counted.clone();
+        thread::spawn(move || count(stream, &counted));
+    }
+}
+
+/// Counts the lines of a connection.
+fn count(mut stream: TcpStream, counted: &Sender<u64>) {
+    let mut bytes = vec![0; 1 << 20];
+    while let Ok(length) = stream.read(&mut bytes)
+        && length > 0
+    {
+        let lines = memchr::memchr_iter(b'\n', bytes.get(..length).unwrap_or_default()).count() as u64;
+        if counted.send(lines).is_err() {
+            break;
+        }
+    }
 }
