@@ -130,6 +130,14 @@ impl Content {
         }
     }
 
+    /// Why the rest of a compressed file can't be had, once it was tried.
+    pub(super) fn damage(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Gzip(unpacker) => unpacker.damage,
+        }
+    }
+
     /// Where the bytes begin that were really written: a writer that keeps its place after its file was truncated leaves a hole.
     pub(super) fn end_of_hole(&self) -> io::Result<u64> {
         let Self::Plain(file) = self else { return Ok(0) };
@@ -166,8 +174,8 @@ pub(super) fn begins_with(whole: &File, part: &mut Content) -> io::Result<bool> 
     loop {
         let count = match part.read_at(&mut its, offset) {
             Ok(count) => count,
-            Err(_) if offset > 0 => 0,
-            Err(error) => return Err(error),
+            Err(error) if part.damage().is_none() => return Err(error),
+            Err(_) => 0,
         };
         let Some(its) = its.get(..count).filter(|its| !its.is_empty()) else { return Ok(offset > 0) };
         let ours = ours.get_mut(..count).unwrap_or_default();
@@ -187,13 +195,19 @@ pub(super) struct Unpacker {
     window: Vec<u8>,
     start: u64,
     first: Vec<u8>,
+    /// What is behind the window can't be unpacked.
+    damage: Option<io::ErrorKind>,
 }
 
 impl Unpacker {
     fn new(file: File) -> io::Result<Self> {
         let decoder = decoder(&file)?;
-        let mut unpacker = Self { file, decoder, window: Vec::new(), start: 0, first: Vec::new() };
-        unpacker.fill(HEAD_BYTES)?;
+        let mut unpacker = Self { file, decoder, window: Vec::new(), start: 0, first: Vec::new(), damage: None };
+        match unpacker.fill(HEAD_BYTES) {
+            // Whoever reads it will learn of that.
+            Err(_) if unpacker.damage.is_some() => {}
+            filled => filled?,
+        }
         unpacker.first = unpacker.window.clone();
         Ok(unpacker)
     }
@@ -202,7 +216,7 @@ impl Unpacker {
         if offset < self.start {
             self.decoder = decoder(&self.file)?;
             self.window.clear();
-            self.start = 0;
+            (self.start, self.damage) = (0, None);
         }
         loop {
             let skip = usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.window.len());
@@ -220,10 +234,22 @@ impl Unpacker {
         Ok(count)
     }
 
+    /// Unpacks until there are `size` bytes, or all that there are. An error when there are none because of damage.
     fn fill(&mut self, size: usize) -> io::Result<()> {
         let missing = size.saturating_sub(self.window.len()) as u64;
-        self.decoder.by_ref().take(missing).read_to_end(&mut self.window).map(drop)
+        if self.damage.is_none() {
+            match self.decoder.by_ref().take(missing).read_to_end(&mut self.window) {
+                Err(error) if is_damage(&error) => self.damage = Some(error.kind()),
+                filled => drop(filled?),
+            }
+        }
+        self.damage.filter(|_| self.window.is_empty()).map_or(Ok(()), |kind| Err(kind.into()))
     }
+}
+
+/// Whether it is the bytes' fault, and not the disk's.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 fn decoder(file: &File) -> io::Result<MultiGzDecoder<BufReader<File>>> {

@@ -16,6 +16,7 @@ use sigillo_client::unix_nanos;
 use sigillo_model::record::Record;
 use tracing::warn;
 
+use self::changes::steady;
 use super::{
     content::{self, Content, FileId},
     cut::{End, Rule, cut},
@@ -163,6 +164,10 @@ impl Followed {
 
     /// Looks which file has the name.
     pub(super) fn refresh(&mut self, look: &Look<'_>, patience: &Patience, buffer: &mut BytesMut) -> io::Result<()> {
+        steady(|| self.look(look, patience, buffer))
+    }
+
+    fn look(&mut self, look: &Look<'_>, patience: &Patience, buffer: &mut BytesMut) -> io::Result<()> {
         let metadata = match fs::metadata(&self.path) {
             Ok(metadata) if metadata.is_file() && !(look.taken)(&FileId::of(&metadata)) => metadata,
             Err(error) if !content::is_absent(&error) => return Err(error),
@@ -200,7 +205,7 @@ impl Followed {
             if let Some(last) = self.generations.back_mut() {
                 last.superseded.get_or_insert(look.now);
             }
-            self.push(back);
+            self.add([back]);
             return Ok(());
         }
         let current = (Content::Plain(file), id);
@@ -229,7 +234,7 @@ impl Followed {
                 let records = std::mem::take(&mut self.pending);
                 return Ok(Some(self.chunk(records)));
             }
-            self.find_copies_of_unread(now, done)?;
+            steady(|| self.find_copies_of_unread(now, done))?;
             let closing = self.is_closing(now, patience)?;
             let is_last = self.generations.len() == 1;
             let Some(front) = self.generations.front_mut() else {
@@ -244,7 +249,7 @@ impl Followed {
                     self.meter.read(lines, bytes, unix_nanos());
                     return Ok(Some(self.chunk(records)));
                 }
-                Ok(Step::Changed) => self.truncated(now, done)?,
+                Ok(Step::Changed) => steady(|| self.truncated(now, done))?,
                 Ok(Step::Nothing) if closing && !(is_last && patience.to_the_end) => self.close(done),
                 Ok(Step::Nothing) => return Ok(self.next_late(buffer, now, patience, done)),
                 Err(error) if front.content.plain().is_none() => {
@@ -294,8 +299,7 @@ impl Followed {
         }
     }
 
-    /// What was written to files that had been read to their end. It is remembered with the place in the one that is read now: an agent after
-    /// us does not look there again, so nothing comes twice.
+    /// What was written to files that had been read to their end. It is remembered with the place in the one that is read now.
     fn next_late(
         &mut self,
         buffer: &mut BytesMut,
@@ -345,12 +349,16 @@ impl Followed {
     fn chunk(&self, records: Vec<Record>) -> Chunk {
         let seen = |front: &Generation| Some(front.seen).filter(|seen| *seen > front.mark.offset).unwrap_or_default();
         let mark = match (self.generations.front(), self.absent_began) {
-            (Some(front), _) => Some(Mark { seen: seen(front), ..front.mark.clone() }),
-            (None, Some(began)) if self.is_named => Some(Mark::absent(began)),
+            (Some(front), _) => Some(Mark { seen: seen(front), late: self.late_marks(), ..front.mark.clone() }),
+            (None, Some(began)) if self.is_named => Some(Mark { late: self.late_marks(), ..Mark::absent(began) }),
             (None, _) => None,
         };
         let mark = mark.map(|mark| mark.to_bytes());
         Chunk::new(&self.key, records, Some(mark.unwrap_or_default()))
+    }
+
+    fn late_marks(&self) -> Vec<Mark> {
+        self.late.iter().map(|late| Mark { real: None, ..late.mark.clone() }).collect()
     }
 }
 

@@ -103,7 +103,7 @@ impl Generation {
         let bytes = buffer.get(..count).unwrap_or_default();
         let line = memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1);
         self.mark.offset = start + line as u64;
-        self.seen = length;
+        (self.seen, self.partial) = (length, Bytes::new());
         let is_enough = start == 0 || line >= TAIL_BYTES;
         self.mark.tail = if is_enough { tail(bytes.get(..line).unwrap_or_default()) } else { String::new() };
         self.note_head()
@@ -155,6 +155,9 @@ impl Generation {
             return Ok(Step::Changed);
         }
         if count == before {
+            if let Some(kind) = self.content.damage() {
+                return Err(kind.into());
+            }
             self.partial = Bytes::new();
             return Ok(Step::Nothing);
         }

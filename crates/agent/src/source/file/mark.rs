@@ -42,6 +42,9 @@ pub(super) struct Mark {
     /// Where it is, if its path is a symbolic link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) real: Option<PathBuf>,
+    /// Renamed files that were read before this one, and may be written to still.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) late: Vec<Mark>,
 }
 
 impl Mark {
@@ -56,6 +59,7 @@ impl Mark {
             began: None,
             seen: 0,
             real: None,
+            late: Vec::new(),
         }
     }
 

@@ -65,8 +65,8 @@ impl Sibling {
         }
         // Of short files there may be several with the same bytes. Compressing keeps the time of the last writing.
         let is_certain = metadata.len() >= CERTAIN_BYTES || self.written <= content::written(&metadata);
-        // One that can't be unpacked is not the one.
-        let Some((mut packed, _)) = self.open().ok().flatten().filter(|_| is_certain) else { return Ok(false) };
+        // One that can't be read is not the one.
+        let Some((mut packed, _)) = readable(self.open())?.filter(|_| is_certain) else { return Ok(false) };
         Ok(begins_with(file, &mut packed).unwrap_or_default())
     }
 
@@ -82,21 +82,55 @@ impl Sibling {
 
     /// Whether it is a copy of an open file that was not truncated, or not yet. `is_held`: that has its name, so there is none after it.
     pub(super) fn is_copy_of(&self, file: &Content, is_held: bool) -> io::Result<bool> {
-        let (Some(file), Some((mut copy, id))) = (file.plain(), self.open()?) else { return Ok(false) };
+        let (Some(file), (mut copy, id)) = (file.plain(), self.open()?) else { return Ok(false) };
         let metadata = file.metadata()?;
         // Of short files there may be several with the same bytes.
         let is_certain = metadata.len() >= CERTAIN_BYTES || is_held && content::written(&metadata) < self.born;
+        // What had the name before was made before.
+        let is_certain = is_certain && (!is_held || self.is_after(content::born(&metadata)));
         Ok(is_certain && !id.is(&FileId::of(&metadata)) && begins_with(file, &mut copy)?)
     }
 
-    pub(super) fn open(&self) -> io::Result<Option<(Content, FileId)>> {
-        let Some((file, metadata)) = content::open(&self.path)? else { return Ok(None) };
-        Ok(Some((Content::new(file, &self.path)?, FileId::of(&metadata))))
+    /// Opens it. An error as `is_stale` knows it when another file has its name by now, or none.
+    pub(super) fn open(&self) -> io::Result<(Content, FileId)> {
+        let (file, metadata) = content::open(&self.path)?.ok_or_else(stale)?;
+        let id = FileId::of(&metadata);
+        if !id.is(&self.id) {
+            return Err(stale());
+        }
+        Ok((Content::new(file, &self.path)?, id))
     }
 }
 
-/// Siblings of a file, oldest first.
+fn stale() -> io::Error {
+    io::Error::new(io::ErrorKind::StaleNetworkFileHandle, "files were renamed while they were looked at")
+}
+
+/// Whether names have changed since they were listed.
+pub(super) fn is_stale(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::StaleNetworkFileHandle
+}
+
+/// `None` if it is there and can't be read.
+fn readable<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
+    match opened {
+        Err(error) if !is_stale(&error) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Siblings of a file, oldest first. An error as `is_stale` knows it when they are being renamed: who is moved from behind the place of a
+/// listing to before it would be missed.
 pub(super) fn siblings(path: &Path) -> io::Result<Vec<Sibling>> {
+    let (found, again) = (list(path)?, list(path)?);
+    let is_same = |(one, other): (&Sibling, &Sibling)| one.path == other.path && one.id == other.id;
+    if found.len() != again.len() || !found.iter().zip(&again).all(is_same) {
+        return Err(stale());
+    }
+    Ok(again)
+}
+
+fn list(path: &Path) -> io::Result<Vec<Sibling>> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
     let mut found: Vec<Sibling> = Vec::new();
     for entry in fs::read_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })? {
@@ -145,9 +179,8 @@ pub(super) enum Found {
 /// Finds the file of a mark among siblings. `truncated`: it is still at its path with other contents, so these are copies.
 pub(super) fn find(mark: &Mark, siblings: &[Sibling], truncated: bool) -> io::Result<Found> {
     for (index, sibling) in siblings.iter().enumerate().filter(|(_, sibling)| sibling.id.is(&mark.id)) {
-        if let Some((mut content, id)) = sibling.open()?
-            && compare(&mut content, mark)? == Fit::Same
-        {
+        let (mut content, id) = sibling.open()?;
+        if compare(&mut content, mark)? == Fit::Same {
             return Ok(Found::Whole(index, content, id));
         }
     }
@@ -165,8 +198,8 @@ pub(super) fn find(mark: &Mark, siblings: &[Sibling], truncated: bool) -> io::Re
         if is_old && (truncated || !mark.is_certain()) {
             continue;
         }
-        // One that can't be unpacked is not the one.
-        let Ok(Some((mut content, id))) = sibling.open() else { continue };
+        // One that can't be read is not the one.
+        let Some((mut content, id)) = readable(sibling.open())? else { continue };
         match compare(&mut content, mark) {
             Ok(Fit::Same) => return Ok(Found::Whole(index, content, id)),
             Ok(Fit::Shorter) if truncated => less = less.or(Some(index)),

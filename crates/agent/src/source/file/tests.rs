@@ -94,7 +94,8 @@ impl Agent {
                     )
                     .unwrap();
                 }
-                "gz" => {
+                // Compresses, and leaves the file where it is or not.
+                "gz" | "pack" => {
                     let written = fs::metadata(&path).unwrap().modified().unwrap();
                     let mut packed = GzEncoder::new(
                         fs::File::create(self.path(&format!("{name}.gz"))).unwrap(),
@@ -102,7 +103,16 @@ impl Agent {
                     );
                     packed.write_all(&fs::read(&path).unwrap()).unwrap();
                     packed.finish().unwrap().set_modified(written).unwrap();
-                    fs::remove_file(path).unwrap();
+                    if verb == "gz" {
+                        fs::remove_file(path).unwrap();
+                    }
+                }
+                // Keeps so many bytes, and puts others behind them.
+                "spoil" => {
+                    let mut bytes = fs::read(&path).unwrap();
+                    bytes.truncate(rest.parse().unwrap());
+                    bytes.extend([0xff; 9]);
+                    fs::write(path, bytes).unwrap();
                 }
                 // The agent looks, at all files.
                 "look" => drop(self.read()),
@@ -113,7 +123,7 @@ impl Agent {
 
     /// Lets the clock of the file system go on, so that what is made later looks later: it steps every 4 ms or so.
     fn tick() {
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(6));
     }
 
     /// Forgets everything but the marks.

@@ -1,6 +1,11 @@
 //! What to do when a name leads to another file, or a file to other bytes.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{
+    collections::VecDeque,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use tracing::info;
@@ -13,8 +18,24 @@ use crate::source::file::{
     loss::Reason,
     mark::Mark,
     print::Fit,
-    siblings::{Found, Sibling, compare, find, newest, siblings},
+    siblings::{Found, Sibling, compare, find, is_stale, newest, siblings},
 };
+
+/// How often names are looked at that change meanwhile.
+const LOOKS_MAX: u32 = 50;
+/// Wait before the next such look.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+
+/// Looks again when names have changed under our eyes. A look that fails leaves nothing changed.
+pub(super) fn steady(mut look: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    for _ in 1..LOOKS_MAX {
+        match look() {
+            Err(error) if is_stale(&error) || content::is_absent(&error) => std::thread::sleep(LOOK_AGAIN),
+            looked => return looked,
+        }
+    }
+    look()
+}
 
 impl Followed {
     /// Opens a file that was never read, or under another name.
@@ -26,25 +47,24 @@ impl Followed {
     ) -> io::Result<()> {
         let real = fs::canonicalize(&self.path)?;
         let all = siblings(&real)?;
-        if let Some(began) = self.absent_began.take() {
-            // They came and went between two looks.
-            let newer = after(Some(began), &all);
-            self.push_unread(&real, &all, &newer, look, Some(id))?;
-        }
-        let began = newest(&all);
-        let generation = match look.done.of(&id) {
+        // They came and went between two looks.
+        let newer = self.absent_began.map_or_else(Vec::new, |began| after(Some(began), &all));
+        let found = match look.done.of(&id) {
             Some(mark) if compare(&mut content, mark)? == Fit::Same => {
-                Generation::new(content, mark.clone(), real, look.now)
+                let mut found = self.unread(&real, &all, &newer, look, Some(id))?;
+                found.push(Generation::new(content, mark.clone(), real, look.now));
+                found
             }
             _ => {
-                let mut generation = Generation::unread(content, id, &real, Some(began), look.now);
-                if self.from_end {
-                    generation.skip_to_end(buffer)?;
+                let mut found = self.unread_and_current(&real, &all, newer, Some((content, id)), look)?;
+                if let Some(last) = found.last_mut().filter(|_| self.from_end) {
+                    last.skip_to_end(buffer)?;
                 }
-                generation
+                found
             }
         };
-        self.push(generation);
+        self.absent_began = None;
+        self.add(found);
         // So that an agent after us knows what was there before.
         self.marked = true;
         Ok(())
@@ -57,22 +77,17 @@ impl Followed {
         mut current: Option<(Content, FileId)>,
         look: &Look<'_>,
     ) -> io::Result<()> {
+        self.late = self.late_of(mark, current.as_ref().map(|(_, id)| *id), look)?;
         let is_same = current.as_ref().is_some_and(|(_, id)| id.is(&mark.id));
         if let Some((content, id)) = &mut current
             && (is_same && !is_shorter(content, mark)? || mark.is_certain())
             && compare(content, mark)? == Fit::Same
         {
-            let real = fs::canonicalize(&self.path)?;
-            let mark = Mark { id: *id, ..mark.clone() };
-            self.push(Generation::new(
-                current.take().map(|(content, _)| content).ok_or(io::ErrorKind::NotFound)?,
-                mark,
-                real,
-                look.now,
-            ));
+            let (mark, real) = (Mark { id: *id, ..mark.clone() }, fs::canonicalize(&self.path)?);
+            self.add(current.take().map(|(content, _)| Generation::new(content, mark, real, look.now)));
             return Ok(());
         }
-        let real = mark.real.clone().or_else(|| fs::canonicalize(&self.path).ok()).unwrap_or_else(|| self.path.clone());
+        let real = self.real_of(mark);
         // Where a symbolic link has led.
         let moved = if is_same || real == self.path { None } else { content::open(&real)? };
         if let Some((file, metadata)) = moved
@@ -82,70 +97,95 @@ impl Followed {
             let mut generation = Generation::new(Content::Plain(file), mark.clone(), real.clone(), look.now);
             if compare(&mut generation.content, mark)? == Fit::Same {
                 generation.superseded = Some(look.now);
-                self.push(generation);
-                self.push_current(current, &siblings(&real)?, look.now)?;
+                let new = self.unread_and_current(&real, &siblings(&real)?, Vec::new(), current, look)?;
+                self.add([generation].into_iter().chain(new));
                 return Ok(());
             }
         }
         let all = found_beside(&real)?;
-        let newer: Vec<usize> = match find(mark, &all, is_same)? {
+        let (old, loss, newer): (_, _, Vec<usize>) = match find(mark, &all, is_same)? {
             Found::Whole(index, content, id) => {
-                info!(path = %self.path.display(), "file was rotated while the agent was away; reading the old one to its end");
-                let mut generation = Generation::new(content, Mark { id, ..mark.clone() }, real.clone(), look.now);
-                generation.superseded = Some(look.now);
-                self.push(generation);
-                (index + 1..all.len()).collect()
+                let mut old = Generation::new(content, Mark { id, ..mark.clone() }, real.clone(), look.now);
+                old.superseded = Some(look.now);
+                (Some(old), None, (index + 1..all.len()).collect())
             }
-            Found::Less(index) => {
-                self.declare(mark.offset, Reason::TruncatedWhileAway);
-                (index + 1..all.len()).collect()
-            }
+            Found::Less(index) => (None, Some(Reason::TruncatedWhileAway), (index + 1..all.len()).collect()),
             Found::Nowhere => {
-                let newer = after(mark.began, &all);
+                // It may hold something else since, and have lost its name then.
+                let own = all.iter().position(|sibling| sibling.id.is(&mark.id)).unwrap_or(all.len());
+                let mut newer = after(mark.began, &all);
+                newer.retain(|index| *index < own);
+                newer.extend(own..all.len());
                 // What nothing was read of may be one of the newer ones.
-                if mark.offset > 0 || mark.seen > 0 && newer.is_empty() {
-                    let reason = if is_same { Reason::TruncatedWhileAway } else { Reason::GoneWhileAway };
-                    // What was seen of it says nothing of its end: it may have grown since.
-                    self.declare(mark.offset, reason);
-                }
-                newer
+                let is_lost = mark.offset > 0 || mark.seen > 0 && newer.is_empty();
+                let reason = if is_same { Reason::TruncatedWhileAway } else { Reason::GoneWhileAway };
+                // What was seen of it says nothing of its end: it may have grown since.
+                (None, is_lost.then_some(reason), newer)
             }
         };
-        self.push_unread(&real, &all, &newer, look, current.as_ref().map(|(_, id)| *id))?;
-        self.push_current(current, &all, look.now)?;
+        let new = self.unread_and_current(&real, &all, newer, current, look)?;
+        if old.is_some() {
+            info!(path = %self.path.display(), "file was rotated while the agent was away; reading the old one to its end");
+        }
+        if let Some(reason) = loss {
+            self.declare(mark.offset, reason);
+        }
+        self.add(old.into_iter().chain(new));
         if self.generations.is_empty() {
             self.absent_began = Some(newest(&all));
         }
         Ok(())
     }
 
+    /// Renamed files whose writers may not have learned of that before an agent before us ended.
+    fn late_of(&self, mark: &Mark, current: Option<FileId>, look: &Look<'_>) -> io::Result<VecDeque<Generation>> {
+        let (real, mut found) = (self.real_of(mark), VecDeque::new());
+        let all = if mark.late.is_empty() { Vec::new() } else { found_beside(&real)? };
+        for late in &mark.late {
+            let is_elsewhere = current.is_some_and(|id| id.is(&late.id)) || (look.taken)(&late.id);
+            let sibling = all.iter().find(|sibling| sibling.id.is(&late.id) && !is_elsewhere);
+            let Some((mut content, _)) = sibling.map(Sibling::open).transpose()? else { continue };
+            if compare(&mut content, late)? == Fit::Same {
+                found.push_back(Generation::new(content, late.clone(), real.clone(), look.now));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where a file is or was.
+    fn real_of(&self, mark: &Mark) -> PathBuf {
+        mark.real.clone().or_else(|| fs::canonicalize(&self.path).ok()).unwrap_or_else(|| self.path.clone())
+    }
+
     /// Another file has the name: reads what was there in between, and then that one.
     pub(super) fn rotated(&mut self, current: (Content, FileId), look: &Look<'_>) -> io::Result<()> {
         let Some(last) = self.generations.back_mut() else { return Ok(()) };
-        info!(path = %self.path.display(), "file was replaced; reading the new one when the old one is read");
         let (mark, real) = (last.mark.clone(), last.real.clone());
         let is_truncated = compare(&mut last.content, &mark)? != Fit::Same;
         let all = found_beside(&real)?;
-        let is_earlier = if is_truncated { before(last, &all)? } else { earlier(last, &all)? };
+        let earlier = if is_truncated { before(last, &all)? } else { earlier(last, &all)? };
         last.superseded.get_or_insert(look.now);
-        let own = packed([&*last], &all)?.pop();
+        let own = own_place(last, &all)?;
         let packed = packed(&self.generations, &all)?;
-        let place = match all.iter().position(|sibling| sibling.id.is(&mark.id)) {
-            Some(index) => Some(index),
-            // Compressed since, or removed.
-            None if own.is_some() => own,
+        let place = match own {
             None if is_truncated => match find(&mark, &all, true)? {
                 Found::Whole(index, ..) | Found::Less(index) => Some(index),
                 Found::Nowhere => None,
             },
-            None => None,
+            own => own,
         };
         let mut newer = place.map_or_else(|| after(mark.began, &all), |index| (index + 1..all.len()).collect());
-        let same =
-            self.generations.back().map(|last| copies(last, &all, &newer, false)).transpose()?.unwrap_or_default();
-        newer.retain(|index| ![&is_earlier, &packed, &same].iter().any(|known| known.contains(index)));
-        self.push_unread(&real, &all, &newer, look, Some(current.1))?;
-        self.push_current(Some(current), &all, look.now)
+        let same = self
+            .generations
+            .back()
+            .map(|last| copies(&last.content, &all, &newer, false))
+            .transpose()?
+            .unwrap_or_default();
+        newer.retain(|index| ![&earlier, &packed, &same].iter().any(|known| known.contains(index)));
+        let new = self.unread_and_current(&real, &all, newer, Some(current), look)?;
+        info!(path = %self.path.display(), "file was replaced; reading the new one when the old one is read");
+        self.add(new);
+        Ok(())
     }
 
     /// The file that is being read holds something else: looks for a copy of what it held, and reads it anew.
@@ -155,39 +195,37 @@ impl Followed {
         let found = if front.mark.offset == 0 { Found::Nowhere } else { find(&front.mark, &all, true)? };
         let packed = packed(&self.generations, &all)?;
         let has_name = self.has_name();
-        let Some(old) = self.generations.pop_front() else { return Ok(()) };
-        info!(path = %self.path.display(), "file was truncated; reading it from its beginning");
-        let others = std::mem::take(&mut self.generations);
-        let mut newer: Vec<usize> = match found {
+        let (copy, is_less, mut newer): (_, _, Vec<usize>) = match found {
             Found::Whole(index, content, id) => {
-                let mut copy = Generation::new(content, Mark { id, ..old.mark.clone() }, old.real.clone(), now);
+                let mut copy = Generation::new(content, Mark { id, ..front.mark.clone() }, front.real.clone(), now);
                 copy.superseded = Some(Duration::ZERO);
-                self.push(copy);
-                (index + 1..all.len()).collect()
+                (Some(copy), false, (index + 1..all.len()).collect())
             }
-            found => {
-                self.take_partial(&old);
-                let from = old.mark.offset + old.partial.len() as u64;
-                self.declare(from, Reason::Truncated);
-                match found {
-                    Found::Less(index) => (index + 1..all.len()).collect(),
-                    _ => after(old.mark.began, &all),
-                }
-            }
+            Found::Less(index) => (None, true, (index + 1..all.len()).collect()),
+            Found::Nowhere => (None, true, after(front.mark.began, &all)),
         };
         newer.retain(|index| !packed.contains(index));
-        let before = if has_name { (0..all.len()).collect() } else { before(&old, &all)? };
-        newer.retain(|index| before.contains(index));
-        let began = newest(before.iter().filter_map(|index| all.get(*index)));
-        let is_other = |id: &FileId| others.iter().any(|other| other.mark.id.is(id));
-        let look = Look { now, done, taken: &is_other };
-        self.push_unread(&old.real, &all, &newer, &look, Some(old.mark.id))?;
+        let before = if has_name { (0..all.len()).collect() } else { before(front, &all)? };
+        // Copied already, and not yet cut to nothing.
+        let same = if has_name { copies(&front.content, &all, &newer, true)? } else { Vec::new() };
+        newer.retain(|index| before.contains(index) && !same.contains(index));
+        let before = before.iter().filter(|index| !same.contains(index)).filter_map(|index| all.get(*index));
+        let began = newest(before);
+        let look = Look { now, done, taken: &|_| false };
+        let unread = self.unread(&front.real, &all, &newer, &look, None)?;
+        let Some(old) = self.generations.pop_front() else { return Ok(()) };
+        info!(path = %self.path.display(), "file was truncated; reading it from its beginning");
+        if is_less {
+            self.take_partial(&old);
+            self.declare(old.mark.offset + old.partial.len() as u64, Reason::Truncated);
+        }
         let mut again = Generation::unread(old.content, old.mark.id, &old.real, Some(began), now);
         (again.superseded, again.watch) = (old.superseded, old.watch);
-        again.glimpse()?;
-        self.push(again);
+        let glimpsed = again.glimpse();
+        let others = std::mem::take(&mut self.generations);
+        self.add(copy.into_iter().chain(unread).chain([again]));
         self.generations.extend(others);
-        Ok(())
+        glimpsed
     }
 
     /// A file of which nothing was read can't be seen to hold something else now. But there are copies then that were not there before.
@@ -203,25 +241,24 @@ impl Followed {
         let all = found_beside(&real)?;
         // What has lost its name may be compressed beside it, and others may have come after it.
         let mut newer = if has_name { after(mark.began, &all) } else { earlier(front, &all)? };
-        if has_name {
-            let same = copies(front, &all, &newer, true)?;
-            newer.retain(|index| !same.contains(index));
-        }
+        let same = if has_name { copies(&front.content, &all, &newer, true)? } else { Vec::new() };
+        newer.retain(|index| !same.contains(index));
         let packed = packed(&self.generations, &all)?;
         newer.retain(|index| !packed.contains(index));
         if newer.is_empty() {
             return Ok(());
         }
-        let began = if has_name { newest(&all) } else { newest(newer.iter().filter_map(|index| all.get(*index))) };
-        let others = std::mem::take(&mut self.generations);
-        let is_other = |id: &FileId| others.iter().any(|other| other.mark.id.is(id));
-        let found = self.push_unread(&real, &all, &newer, &Look { now, done, taken: &is_other }, None);
-        let has_found = !self.generations.is_empty();
-        self.generations.extend(others);
-        if has_found && let Some(front) = self.generations.iter_mut().find(|generation| generation.mark.id == mark.id) {
+        let before =
+            if has_name { without(&same, &all) } else { newer.iter().filter_map(|index| all.get(*index)).collect() };
+        let began = newest(before);
+        let found = self.unread(&real, &all, &newer, &Look { now, done, taken: &|_| false }, None)?;
+        if let Some(front) = self.generations.front_mut().filter(|_| !found.is_empty()) {
             (front.partial, front.mark.began) = (bytes::Bytes::new(), front.mark.began.max(Some(began)));
         }
-        found
+        let others = std::mem::take(&mut self.generations);
+        self.add(found);
+        self.generations.extend(others);
+        Ok(())
     }
 
     /// Whether the oldest file still has the name.
@@ -230,46 +267,62 @@ impl Followed {
         self.generations.len() == 1 && self.generations.front().is_some_and(is_there)
     }
 
-    /// Opens generations that nobody has read, oldest first.
-    fn push_unread(
-        &mut self,
+    /// Generations that nobody has read, oldest first, and what has the name now.
+    fn unread_and_current(
+        &self,
+        real: &Path,
+        all: &[Sibling],
+        mut newer: Vec<usize>,
+        current: Option<(Content, FileId)>,
+        look: &Look<'_>,
+    ) -> io::Result<Vec<Generation>> {
+        let Some((content, id)) = current else { return self.unread(real, all, &newer, look, None) };
+        // Copied already, and not yet cut to nothing: it is read where it is.
+        let same = copies(&content, all, &newer, true)?;
+        newer.retain(|index| !same.contains(index));
+        let mut found = self.unread(real, all, &newer, look, Some(id))?;
+        let (path, began) = (fs::canonicalize(&self.path)?, newest(without(&same, all)));
+        let mut generation = Generation::unread(content, id, &path, Some(began), look.now);
+        generation.glimpse()?;
+        found.push(generation);
+        Ok(found)
+    }
+
+    /// Generations that nobody has read, oldest first.
+    fn unread(
+        &self,
         real: &Path,
         all: &[Sibling],
         newer: &[usize],
         look: &Look<'_>,
         current: Option<FileId>,
-    ) -> io::Result<()> {
-        let older = all.iter().enumerate().filter(|(index, _)| !newer.contains(index)).map(|(_, sibling)| sibling);
-        let mut began = newest(older);
+    ) -> io::Result<Vec<Generation>> {
+        let mut found = Vec::new();
+        let mut began = newest(without(newer, all));
         for sibling in newer.iter().filter_map(|index| all.get(*index)).filter(|sibling| sibling.is_generation()) {
             let is_current = current.is_some_and(|current| current.is(&sibling.id));
-            if is_current || (look.taken)(&sibling.id) || self.has(&sibling.id) || look.done.of(&sibling.id).is_some() {
+            let is_known = self.has(&sibling.id) || self.late.iter().any(|late| late.mark.id.is(&sibling.id));
+            if is_current || is_known || (look.taken)(&sibling.id) || look.done.of(&sibling.id).is_some() {
                 continue;
             }
-            if let Some((content, id)) = sibling.open()? {
-                info!(path = %sibling.path.display(), "reading a file that was rotated unseen");
-                let mut generation = Generation::unread(content, id, real, Some(began), look.now);
-                (generation.superseded, generation.is_rotated) = (Some(look.now), true);
-                self.push(generation);
-            }
+            let (content, id) = sibling.open()?;
+            let mut generation = Generation::unread(content, id, real, Some(began), look.now);
+            (generation.superseded, generation.is_rotated) = (Some(look.now), true);
+            found.push(generation);
             began = began.max(newest([sibling]));
         }
-        Ok(())
+        Ok(found)
     }
 
-    fn push_current(&mut self, current: Option<(Content, FileId)>, all: &[Sibling], now: Duration) -> io::Result<()> {
-        if let Some((content, id)) = current {
-            let real = fs::canonicalize(&self.path)?;
-            let mut generation = Generation::unread(content, id, &real, Some(newest(all)), now);
-            generation.glimpse()?;
-            self.push(generation);
+    /// Takes files to be read after those that are read.
+    pub(super) fn add(&mut self, found: impl IntoIterator<Item = Generation>) {
+        for mut generation in found {
+            if generation.is_rotated {
+                info!(path = %self.path.display(), "reading a file that was rotated unseen");
+            }
+            generation.mark.real = Some(&generation.real).filter(|real| **real != self.path && self.is_link()).cloned();
+            self.generations.push_back(generation);
         }
-        Ok(())
-    }
-
-    pub(super) fn push(&mut self, mut generation: Generation) {
-        generation.mark.real = Some(&generation.real).filter(|real| **real != self.path && self.is_link()).cloned();
-        self.generations.push_back(generation);
     }
 
     fn is_link(&self) -> bool {
@@ -281,6 +334,11 @@ impl Followed {
 fn is_shorter(content: &Content, mark: &Mark) -> io::Result<bool> {
     let length = content.plain().map(fs::File::metadata).transpose()?.map_or(0, |metadata| metadata.len());
     Ok(!mark.is_certain() && length < mark.seen)
+}
+
+/// Siblings but some.
+fn without<'a>(some: &[usize], all: &'a [Sibling]) -> Vec<&'a Sibling> {
+    all.iter().enumerate().filter(|(index, _)| !some.contains(index)).map(|(_, sibling)| sibling).collect()
 }
 
 /// Siblings that were made after the reading of a file began.
@@ -303,12 +361,21 @@ fn earlier(generation: &Generation, all: &[Sibling]) -> io::Result<Vec<usize>> {
 /// Siblings that were made before the last writing to an open file.
 fn before(generation: &Generation, all: &[Sibling]) -> io::Result<Vec<usize>> {
     let mut before = Vec::new();
-    for (index, sibling) in all.iter().enumerate() {
+    let own = own_place(generation, all)?.unwrap_or(all.len());
+    for (index, sibling) in all.iter().enumerate().take(own) {
         if sibling.is_earlier_than(&generation.content)? {
             before.push(index);
         }
     }
     Ok(before)
+}
+
+/// Where an open file stands among siblings, if it was renamed. What came before it is before it there, compressed or not.
+fn own_place(generation: &Generation, all: &[Sibling]) -> io::Result<Option<usize>> {
+    match all.iter().position(|sibling| sibling.id.is(&generation.mark.id)) {
+        None => Ok(packed([generation], all)?.pop()),
+        own => Ok(own),
+    }
 }
 
 /// Siblings that are compressed forms of open files.
@@ -325,11 +392,11 @@ fn packed<'a>(open: impl IntoIterator<Item = &'a Generation>, all: &[Sibling]) -
 }
 
 /// Those of some siblings that are copies of an open file.
-fn copies(generation: &Generation, all: &[Sibling], some: &[usize], is_held: bool) -> io::Result<Vec<usize>> {
+fn copies(open: &Content, all: &[Sibling], some: &[usize], is_held: bool) -> io::Result<Vec<usize>> {
     let mut copies = Vec::new();
     for index in some {
         let Some(sibling) = all.get(*index) else { continue };
-        if sibling.is_copy_of(&generation.content, is_held)? {
+        if sibling.is_copy_of(open, is_held)? {
             copies.push(*index);
         }
     }

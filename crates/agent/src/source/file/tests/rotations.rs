@@ -91,6 +91,20 @@ const TABLE: &[Case] = &[
         stopped: &[],
     },
     Case {
+        name: "rotated unseen and compressed, with no beginning that can be unpacked",
+        before: "line log a",
+        then: "line log b; mv log log.1; line log c; mv log.1 log.2; mv log log.1; gz log.1; spoil log.1.gz 3; line log d",
+        running: &["b", "lost:0-", "d"],
+        stopped: &[],
+    },
+    Case {
+        name: "rotated unseen and compressed, and damaged behind some lines",
+        before: "line log a",
+        then: "mv log log.1; line log b; line log c; mv log.1 log.2; mv log log.1; gz log.1; spoil log.1.gz 17; line log d",
+        running: &["b", "c", "lost:4-", "d"],
+        stopped: &[],
+    },
+    Case {
         name: "copied and truncated",
         before: "line log a; part log b",
         then: "line log c; part log d; cp log log.1; empty log; line log e",

@@ -83,6 +83,24 @@ fn a_renamed_file_is_followed_while_its_writer_goes_on_in_it() {
 }
 
 #[test]
+fn what_comes_late_to_a_renamed_file_comes_also_after_a_restart() {
+    for end in ["", "; mv log.1 log.2; mv log log.1; line log d"] {
+        let mut agent = Agent::new();
+        agent.run("line log.1 history; line log a; look .; mv log log.1; line log b");
+        assert_eq!(agent.read_long(), ["b"]);
+        agent.run(&format!("line log c; line log.1 late; part log.1 unfin{end}"));
+        let mut agent = stopped(agent);
+        let expected = if end.is_empty() { vec!["c", "late"] } else { vec!["c", "late", "d"] };
+        assert_eq!(agent.read(), if end.is_empty() { &expected[..] } else { &expected[..2] });
+        agent.run(&format!("line log.{} ished", if end.is_empty() { 1 } else { 2 }));
+        assert_eq!(
+            stopped(agent).read_long(),
+            if end.is_empty() { vec!["unfinished"] } else { vec!["unfinished", "d"] }
+        );
+    }
+}
+
+#[test]
 fn what_is_forgotten_is_only_what_is_gone() {
     let mut agent = Agent::with(vec![table("*.log")]);
     agent.run("line a.log x; line b.log y");

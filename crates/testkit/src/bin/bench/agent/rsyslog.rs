@@ -56,7 +56,8 @@ pub(crate) fn cpu(dir: &Path, file: &Path, lines: u64) -> Result<Option<Duration
 fn wait_for(lines: u64, counts: &Receiver<u64>) -> Result<()> {
     let mut came = 0;
     while came < lines {
-        came += counts.recv_timeout(SILENCE_MAX).with_context(|| format!("rsyslogd sends no more after {came} lines"))?;
+        came +=
+            counts.recv_timeout(SILENCE_MAX).with_context(|| format!("rsyslogd sends no more after {came} lines"))?;
     }
     Ok(())
 }
