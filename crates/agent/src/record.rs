@@ -96,7 +96,7 @@ impl Maker {
 
     /// A record of a message whose header's facts are known apart.
     pub(crate) fn message(&self, piece: Piece, stamp: Stamp<'_>, observed_unix_nano: u64) -> Record {
-        let (original, found) = match stamp.program {
+        let (original, mut found) = match stamp.program {
             "audit" | "auditd" | "audispd" | "audisp-syslog" => self.scrub_as(piece.bytes, true),
             _ => self.scrub(piece.bytes),
         };
@@ -105,24 +105,23 @@ impl Maker {
         } else {
             self.read(&original, &stamp, observed_unix_nano)
         };
+        // Whoever sends a message chooses what it calls itself.
+        let program = self.0.scrubber.scrub(stamp.program.as_bytes()).map(|(program, more)| {
+            scrub::note(&mut found, more);
+            String::from_utf8_lossy(&program).into_owned()
+        });
+        let stamp = Stamp { program: program.as_deref().unwrap_or(stamp.program), ..stamp };
         self.make(original.clone(), piece.fragment, &found, stamp, facts, observed_unix_nano)
     }
 
-    /// A record of what somebody else read from bytes that [`Maker::scrub`] returned. The facts are scrubbed once more: a text may
-    /// show a secret that its escaped form hid.
+    /// A record of what somebody else read from bytes that [`Maker::scrub`] returned, and from nothing else.
     pub(crate) fn event(
         &self,
-        (original, mut found): (Bytes, Found),
+        (original, found): (Bytes, Found),
         stamp: Stamp<'_>,
-        mut facts: Facts<'_>,
+        facts: Facts<'_>,
         observed_unix_nano: u64,
     ) -> Record {
-        facts.for_each_text(|text| {
-            if let Some((clean, more)) = self.0.scrubber.scrub(text.as_bytes()) {
-                *text = String::from_utf8_lossy(&clean).into_owned().into();
-                scrub::note(&mut found, more);
-            }
-        });
         self.make(original, None, &found, stamp, facts, observed_unix_nano)
     }
 

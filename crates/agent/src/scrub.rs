@@ -5,6 +5,7 @@
 //! that their order does not matter. Patterns see one record: a secret that is cut in two by the greatest length of a line is
 //! not seen as one.
 
+mod json;
 mod sieve;
 mod table;
 
@@ -25,6 +26,8 @@ const CUSTOM_MAX: usize = 64;
 /// Memory that one compiled pattern may take.
 const PATTERN_MAX_BYTES: usize = 1 << 20;
 const NAME_MAX_BYTES: usize = 40;
+/// The beginning of what stands for a secret.
+const MARKER: &str = "[scrubbed:";
 /// Longest name of a program that is told from the name of a secret. Bounded, since a long line may have thousands of places.
 const PROGRAM_MAX_BYTES: usize = 32;
 
@@ -104,47 +107,83 @@ impl Scrubber {
         Ok(Self { sieve: Sieve::new(needles), patterns, custom })
     }
 
-    /// The line without its secrets, and what they were. `None` if it has none.
+    /// The line without its secrets, and what they were. `None` if it has none. A line that ends with a JSON object ends with one
+    /// afterwards.
     pub(crate) fn scrub(&self, line: &[u8]) -> Option<(Bytes, Found)> {
-        let mut rules = self.sieve.sift(line);
-        if memchr(b'@', line).is_some() {
-            rules |= unconditional();
-        }
-        if rules == 0 && self.custom.is_empty() {
+        let rules = self.rules(line);
+        if rules == 0 && self.custom.is_empty() && memchr(b'\\', line).is_none() {
             return None;
         }
-        let built_in = (0..RULES.len()).filter(|rule| rules & 1 << rule != 0);
-        let custom = if self.custom.is_empty() { None } else { Some(self.custom.matches(line)) };
-        let custom = custom.iter().flatten().map(|index| RULES.len() + index);
-        let mut spans: Vec<Span> = Vec::new();
-        for index in built_in.chain(custom) {
-            if let Some(pattern) = self.patterns.get(index) {
-                pattern.find(line, index, &mut spans);
-            }
+        if let Some(start) = json::start(line) {
+            return json::scrub(self, line, start);
         }
+        let spans = self.spans_of(line, rules);
         if spans.is_empty() { None } else { Some(self.take_out(line, spans)) }
     }
 
-    fn take_out(&self, line: &[u8], mut spans: Vec<Span>) -> (Bytes, Found) {
+    /// What is to be taken out of a text, as it stands there, in its order.
+    fn spans(&self, text: &[u8]) -> Vec<Span> {
+        self.spans_of(text, self.rules(text))
+    }
+
+    /// Built-in patterns that can match.
+    fn rules(&self, text: &[u8]) -> u32 {
+        let rules = self.sieve.sift(text);
+        if memchr(b'@', text).is_some() { rules | unconditional() } else { rules }
+    }
+
+    fn spans_of(&self, text: &[u8], rules: u32) -> Vec<Span> {
+        let mut spans = Vec::new();
+        if rules == 0 && self.custom.is_empty() {
+            return spans;
+        }
+        let built_in = (0..RULES.len()).filter(|rule| rules & 1 << rule != 0);
+        let custom = if self.custom.is_empty() { None } else { Some(self.custom.matches(text)) };
+        let custom = custom.iter().flatten().map(|index| RULES.len() + index);
+        for index in built_in.chain(custom) {
+            if let Some(pattern) = self.patterns.get(index) {
+                pattern.find(text, index, &mut spans);
+            }
+        }
         spans.sort_unstable();
-        let mut clean = BytesMut::with_capacity(line.len() + 64);
+        // What overlaps is one secret.
+        spans.dedup_by(|next, known| {
+            let overlaps = next.0 < known.1;
+            known.1 = if overlaps { known.1.max(next.1) } else { known.1 };
+            overlaps
+        });
+        spans
+    }
+
+    /// What stands for a secret that a rule has found.
+    fn marker(&self, rule: usize) -> String {
+        format!("{MARKER}{}]", self.name(rule))
+    }
+
+    fn name(&self, rule: usize) -> Arc<str> {
+        self.patterns.get(rule).map(|pattern| Arc::clone(&pattern.name)).unwrap_or_default()
+    }
+
+    /// The length of a marker with which a text begins.
+    fn marker_at(&self, text: &[u8]) -> Option<usize> {
+        let rest = text.strip_prefix(MARKER.as_bytes())?;
+        let end = rest.iter().take(NAME_MAX_BYTES + 1).position(|byte| *byte == b']')?;
+        let is_ours = self.patterns.iter().any(|pattern| Some(pattern.name.as_bytes()) == rest.get(..end));
+        is_ours.then_some(MARKER.len() + end + 1)
+    }
+
+    /// A text without that.
+    fn take_out(&self, text: &[u8], spans: Vec<Span>) -> (Bytes, Found) {
+        let mut clean = BytesMut::with_capacity(text.len() + 64);
         let mut found = Found::new();
         let mut done = 0;
-        let mut spans = spans.into_iter().peekable();
-        while let Some((start, mut end, index)) = spans.next() {
-            // Neighbours that touch are one secret: nothing of it stands between.
-            while let Some((_, next_end, _)) = spans.next_if(|next| next.0 < end) {
-                end = end.max(next_end);
-            }
-            let Some(Pattern { name, .. }) = self.patterns.get(index) else { continue };
-            clean.extend_from_slice(line.get(done..start).unwrap_or_default());
-            clean.extend_from_slice(b"[scrubbed:");
-            clean.extend_from_slice(name.as_bytes());
-            clean.extend_from_slice(b"]");
+        for (start, end, index) in spans {
+            clean.extend_from_slice(text.get(done..start).unwrap_or_default());
+            clean.extend_from_slice(self.marker(index).as_bytes());
             done = end;
-            note(&mut found, vec![(Arc::clone(name), 1)]);
+            note(&mut found, vec![(self.name(index), 1)]);
         }
-        clean.extend_from_slice(line.get(done..).unwrap_or_default());
+        clean.extend_from_slice(text.get(done..).unwrap_or_default());
         (clean.freeze(), found)
     }
 }

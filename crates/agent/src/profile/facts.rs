@@ -74,32 +74,6 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Every text that came from the source, those in attributes included.
-    pub(crate) fn for_each_text(&mut self, mut change: impl FnMut(&mut Cow<'a, str>)) {
-        for person in self.actor.iter_mut().chain(&mut self.impersonator) {
-            change(&mut person.id);
-            change(&mut person.name);
-        }
-        let texts = [
-            &mut self.event_name,
-            &mut self.action,
-            &mut self.target_type,
-            &mut self.target_id,
-            &mut self.client_address,
-            &mut self.session,
-            &mut self.user_agent,
-            &mut self.severity_text,
-            &mut self.tenant,
-            &mut self.message,
-        ];
-        texts.into_iter().for_each(&mut change);
-        for_each_value(&mut self.attributes, &mut |text| {
-            let mut value = Cow::Owned(std::mem::take(text));
-            change(&mut value);
-            *text = value.into_owned();
-        });
-    }
-
     pub(crate) fn on(mut self, target_type: &'a str, target_id: &'a str) -> Self {
         (self.target_type, self.target_id) = (target_type.into(), target_id.into());
         self
@@ -172,21 +146,6 @@ impl<'a> Facts<'a> {
     fn push_value(&mut self, key: &str, value: Value) {
         if self.attributes.len() < ATTRIBUTES_MAX {
             self.attributes.push(KeyValue { key: short(key), value: Some(AnyValue { value: Some(value) }) });
-        }
-    }
-}
-
-/// Texts in attributes, at any depth: values are built by parsers that bound it.
-fn for_each_value(pairs: &mut [KeyValue], change: &mut impl FnMut(&mut String)) {
-    let mut left: Vec<&mut AnyValue> = pairs.iter_mut().filter_map(|pair| pair.value.as_mut()).collect();
-    while let Some(value) = left.pop() {
-        match &mut value.value {
-            Some(Value::StringValue(text)) => change(text),
-            Some(Value::ArrayValue(array)) => left.extend(&mut array.values),
-            Some(Value::KvlistValue(list)) => {
-                left.extend(list.values.iter_mut().filter_map(|pair| pair.value.as_mut()));
-            }
-            _ => {}
         }
     }
 }

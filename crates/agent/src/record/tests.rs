@@ -74,6 +74,14 @@ fn a_secret_is_in_no_part_and_its_absence_is_noted() {
 }
 
 #[test]
+fn a_secret_in_the_name_of_a_program_is_gone() {
+    let stamp = Stamp { program: "token=hunter22", ..Stamp::default() };
+    let fields = Fields::decode(maker().message(piece("hello"), stamp, NOON).as_ref());
+    assert_eq!(scrubbed(&fields), [("token".to_owned(), Value::IntValue(1))]);
+    assert_eq!(fields.core.unwrap().program, "token=[scrubbed:token]");
+}
+
+#[test]
 fn a_secret_in_hexadecimal_is_gone_as_well() {
     let command = hex::encode_upper("mysql -u root -phunter22");
     let text = format!("type=USER_CMD msg=audit(1795435200.243:78): auid=1000 ses=3 msg='cmd={command} res=success'");
@@ -103,15 +111,17 @@ fn later_pieces_of_a_line_are_scrubbed_and_not_read() {
 }
 
 #[test]
-fn facts_that_others_read_are_scrubbed_once_more() {
+fn what_json_hides_is_in_no_fact() {
+    let errors = r#"{"message_type":"error","error":{"message":"p\u0061ssword=hunter22 is wrong"},"item":"/x","during":"m\u0079sql\t-phunter22"}"#;
+    let fields = Fields::decode(maker().with_profile(Profile::Restic).line(piece(errors), NOON).as_ref());
+    assert!(!format!("{fields:?}").contains("hunter22"), "{fields:?}");
+    assert_eq!((&*fields.core.clone().unwrap().action, scrubbed(&fields).len()), ("backup.item", 2));
     let maker = maker();
-    let original = maker.scrub(Bytes::from_static(br#"{"why":"p\u0061ssword=hunter22"}"#));
+    let original = maker.scrub(Bytes::from_static(br#"{"token":12345678}"#));
     let facts = Facts { tenant: "shop".into(), ..Facts::new("x.y", "y", Outcome::Success) };
-    let record = maker.event(original, Stamp::default(), facts.with("why", "password=hunter22"), NOON);
-    let fields = Fields::decode(record.as_ref());
-    let why = fields.content.clone().unwrap().attributes.remove(0).value.unwrap().value.unwrap();
-    assert_eq!(why, Value::StringValue("password=[scrubbed:password]".into()));
+    let fields = Fields::decode(maker.event(original, Stamp::default(), facts, NOON).as_ref());
     assert_eq!((scrubbed(&fields).len(), fields.core.unwrap().tenant.as_str()), (1, "shop"));
+    assert_eq!(fields.content.unwrap().original, r#"{"token":"[scrubbed:token]"}"#);
 }
 
 #[test]

@@ -101,6 +101,9 @@ pub(super) struct Peer {
 impl Act {
     /// Reads a line; the error says what to change.
     pub(super) fn parse(line: &[u8]) -> Result<Self, String> {
+        if line.trim_ascii_start().starts_with(b"[") {
+            return Err("the line is a list: send an object, with names".into());
+        }
         let act: Self = serde_json::from_slice(line).map_err(|error| error.to_string())?;
         if act.action.is_empty() && act.event_name.is_empty() && act.message.is_empty() {
             return Err("the line says nothing: give `action`, `event_name` or `message`".into());
@@ -308,7 +311,7 @@ mod tests {
             ("", "EOF"),
             ("hello", "expected"),
             ("{}", "says nothing"),
-            ("[]", "says nothing"),
+            (r#" ["17","p","e","a"]"#, "list"),
             (r#"{"action":"a"} x"#, "trailing"),
             (r#"{"action":"a","action":"b"}"#, "duplicate"),
             (r#"{"action":"a","akteur":"b"}"#, "unknown field"),

@@ -123,9 +123,14 @@ impl Reader {
         }
         let Shared { maker, settings, .. } = &*self.shared;
         let scrubbed = maker.scrub(piece.bytes.clone());
-        // What is scrubbed may be a piece of the form; the facts are scrubbed in any case.
-        let act = Act::parse(&scrubbed.0).or_else(|_| Act::parse(&piece.bytes))?;
-        let facts = act.facts(&settings.tenant, self.peer)?;
+        let taken: Vec<_> = scrubbed.1.iter().map(|(name, _)| &**name).collect();
+        // The line as it came is never read: the record would hold secrets that its original does not show.
+        let explain = |error: String| match taken.as_slice() {
+            [] => error,
+            names => format!("{error}; before it was read the scrubbing took {} out of the line", names.join(", ")),
+        };
+        let act = Act::parse(&scrubbed.0).map_err(explain)?;
+        let facts = act.facts(&settings.tenant, self.peer).map_err(explain)?;
         let process_id = self.peer.process_id.and_then(|id| u32::try_from(id).ok()).unwrap_or_default();
         let stamp = Stamp { program: &act.program, process_id, ..Stamp::default() };
         Ok(maker.event(scrubbed, stamp, facts, observed))

@@ -13,8 +13,15 @@ use tokio::{
     time::timeout,
 };
 
-use super::*;
-use crate::{line::LINE_MAX_BYTES, scrub::Scrubber, source::Chunk};
+use super::{
+    act::{Act, Peer},
+    *,
+};
+use crate::{
+    line::LINE_MAX_BYTES,
+    scrub::{ScrubSettings, Scrubber},
+    source::Chunk,
+};
 
 struct Agent {
     dir: TempDir,
@@ -29,7 +36,8 @@ fn settings(path: &Path) -> SocketSettings {
 
 fn start(settings: SocketSettings) -> (JoinHandle<Result<(), AgentError>>, mpsc::Receiver<Chunk>, Arc<Meter>) {
     let (sender, chunks) = mpsc::channel(4);
-    let maker = Maker::new("ours", "", Arc::new(Scrubber::new(&[]).unwrap())).of("socket");
+    let pin = ScrubSettings { name: "pin".into(), pattern: r"pin=(\d{4,8})".into() };
+    let maker = Maker::new("ours", "", Arc::new(Scrubber::new(&[pin]).unwrap())).of("socket");
     let meter = Arc::new(Meter::default());
     let task = tokio::spawn(follow(settings, maker, Mode::Follow, Feed::new(sender), Arc::clone(&meter)));
     (task, chunks, meter)
@@ -111,6 +119,58 @@ async fn a_line_is_answered_only_when_it_is_kept() {
     assert!(content.body.is_some() && content.original.starts_with(b"{\"action\":\"login\""));
     let pid = content.attributes.iter().find(|pair| pair.key == "peer.pid").and_then(|pair| pair.value.clone()?.value);
     assert_eq!(pid, Some(Value::IntValue(std::process::id().into())));
+}
+
+#[tokio::test]
+async fn secrets_are_in_no_field_whatever_their_form_and_the_original_agrees() {
+    let mut agent = Agent::start().await;
+    let mut client = agent.connect().await;
+    for act in [
+        r#""attributes":{"token":12345678,"password":"hunter22"}"#,
+        r#""attributes":{"password":"hunter22","n":7}"#,
+        r#""attributes":{"password":"two words, hunter22"}"#,
+        r#""attributes":{"p\u0061ssword":"hunter22","tok\u0065n":-12345678.5}"#,
+        r#""attributes":{"password":{"old":"hunter22","new":["hunter22",{"x":12345678}]}}"#,
+        r#""attributes":{"a":[{"secret":["hunter22"],"b":true},null],"api_key":[12345678]}"#,
+        r#""attributes":{"pin":12345678,"card":{"pin":"12345678"}}"#,
+        r#""attributes":{"password=hunter22":1}"#,
+        r#""message":"m\u0079sql\t-phunter22 db""#,
+        r#""message":"p\u0061ssword=hunter22\nnext \"line\"""#,
+        r#""message":"{\"token\":12345678,\"password\":[\"hunter22\"]}""#,
+        r#""message":"https:\/\/bob:hunter22@192.0.2.1\/""#,
+        r#""actor":{"id":"token=12345678","name":"password: hunter22"}"#,
+        r#""target":{"type":"t","id":"api_key='hunter22'"},"program":"password=hunter22""#,
+        r#""session":"Authorization: Basic hunter22","user_agent":"bearer hunter22hunter22""#,
+    ] {
+        client.send(format!("{{\"action\":\"a\",\"time\":17, {act} }}\n").as_bytes()).await;
+        let record = tokio::select! {
+            chunk = agent.chunks.recv() => keep(chunk.unwrap()).remove(0),
+            answer = client.answer() => panic!("{act}: {answer}"),
+        };
+        assert_eq!(client.answer().await["ok"], true);
+        let shown = format!("{record:?}");
+        assert!(!shown.contains("hunter22") && !shown.contains("12345678"), "{act}: {shown}");
+        let content = record.content.unwrap();
+        assert_eq!(content.attributes.last().unwrap().key, "scrubbed", "{act}");
+        // What is kept as the original says what the record says.
+        let original = Act::parse(&content.original).unwrap();
+        let peer = Peer { process_id: None, user: 0, group: 0 };
+        let said = original.facts("acme", peer).unwrap();
+        let theirs: Vec<_> = content.attributes.into_iter().filter(|pair| !pair.key.starts_with("peer.")).collect();
+        assert_eq!(theirs.split_last().unwrap().1, &said.attributes[2..], "{act}");
+        let body = content.body.map(|body| body.value.unwrap());
+        assert_eq!(body, (!said.message.is_empty()).then(|| Value::StringValue(said.message.to_string())), "{act}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_of_which_too_much_is_a_secret_is_refused_and_not_read_as_it_came() {
+    let mut agent = Agent::start().await;
+    let mut client = agent.connect().await;
+    client.send(b"{\"action\":\"a\",\"time\":\"token: hunter22\"}\n").await;
+    let answer = client.answer().await;
+    assert!(answer["ok"] == false && answer["error"].as_str().unwrap().contains("took token"), "{answer}");
+    assert!(!answer.to_string().contains("hunter22") && agent.chunks.try_recv().is_err());
 }
 
 #[tokio::test]
