@@ -2,17 +2,23 @@
 //! is read is one stream of bytes, whose places count on from file to file.
 
 use std::{
+    cmp::Reverse,
     collections::VecDeque,
     fs::{self, File, Metadata},
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
 /// Bytes by which a file is known again: its number may have become another's.
 const HEAD_BYTES: usize = 64;
+/// How often files are looked at that are renamed meanwhile, and the wait between.
+const LOOKS_MAX: u32 = 50;
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// A place in a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +89,17 @@ impl Log {
 
     /// Reads on.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+        for _ in 0..LOOKS_MAX {
+            match self.look(buffer) {
+                Err(error) if is_renamed(&error) => sleep(LOOK_AGAIN),
+                read => return read,
+            }
+        }
+        Ok(Read::Nothing)
+    }
+
+    /// The same, unless files are renamed while they are looked at; then nothing has changed.
+    fn look(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
         if self.file.is_none() && !self.begin()? {
             return Ok(Read::Nothing);
         }
@@ -109,41 +126,36 @@ impl Log {
                 break;
             }
             let files = files(&self.path)?;
-            let own = files.iter().position(|(_, metadata)| is(metadata, span.dev, span.inode));
+            let own = files.iter().position(|listed| listed.id == (span.dev, span.inode));
             let next = own.map_or(0, |own| own + 1);
             successor = files.into_iter().nth(next);
             if successor.is_none() {
                 return Ok(Read::Nothing);
             }
         }
-        let Some((path, _)) = successor else { return Ok(Read::Nothing) };
-        match File::open(path) {
-            Ok(file) => self.open(file, 0).map(|()| Read::EndOfFile),
-            // Renamed since.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Read::Nothing),
-            Err(error) => Err(error),
-        }
+        let Some(successor) = successor else { return Ok(Read::Nothing) };
+        self.open(successor.open()?, 0).map(|()| Read::EndOfFile)
     }
 
     /// Opens the file that holds the place, or else the oldest; false if there is none.
     fn begin(&mut self) -> io::Result<bool> {
         let files = files(&self.path)?;
         if let Some(place) = &self.resume {
-            for (path, _) in files.iter().filter(|(_, metadata)| is(metadata, place.dev, place.inode)) {
-                let file = File::open(path)?;
+            for listed in files.iter().filter(|listed| listed.id == (place.dev, place.inode)) {
+                let file = listed.open()?;
                 let mut head = vec![0; place.head.len() / 2];
                 let is_same = file.metadata()?.len() >= place.offset && file.read_exact_at(&mut head, 0).is_ok();
                 if is_same && hex::encode(&head) == place.head {
-                    let offset = place.offset;
+                    self.open(file, place.offset)?;
                     self.resume = None;
-                    return self.open(file, offset).map(|()| true);
+                    return Ok(true);
                 }
             }
         }
-        let Some((oldest, _)) = files.into_iter().next() else { return Ok(false) };
-        let file = File::open(oldest)?;
+        let Some(oldest) = files.first() else { return Ok(false) };
+        self.open(oldest.open()?, 0)?;
         self.moved = self.resume.take().is_some();
-        self.open(file, 0).map(|()| true)
+        Ok(true)
     }
 
     fn open(&mut self, file: File, offset: u64) -> io::Result<()> {
@@ -157,12 +169,45 @@ impl Log {
     }
 }
 
-fn is(metadata: &Metadata, dev: u64, inode: u64) -> bool {
-    (metadata.dev(), metadata.ino()) == (dev, inode)
+/// A file as it was listed.
+#[derive(Debug, PartialEq, Eq)]
+struct Listed {
+    /// 0 is the one that auditd writes.
+    number: u32,
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
 }
 
-/// The log's files, oldest first.
-fn files(path: &Path) -> io::Result<Vec<(PathBuf, Metadata)>> {
+impl Listed {
+    /// Opens it. An error as `is_renamed` knows it when another file has its name by now, or none.
+    fn open(&self) -> io::Result<File> {
+        let file = File::open(&self.path)?;
+        if id(&file.metadata()?) == self.id { Ok(file) } else { Err(renamed()) }
+    }
+}
+
+fn id(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+fn renamed() -> io::Error {
+    io::Error::new(io::ErrorKind::StaleNetworkFileHandle, "files were renamed while they were looked at")
+}
+
+/// Whether a look has to be made again.
+fn is_renamed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StaleNetworkFileHandle | io::ErrorKind::NotFound)
+}
+
+/// The log's files, oldest first. They are listed twice: a file that is renamed from behind the place of a listing to before it would
+/// be missed.
+fn files(path: &Path) -> io::Result<Vec<Listed>> {
+    let (files, again) = (list(path)?, list(path)?);
+    if files == again { Ok(files) } else { Err(renamed()) }
+}
+
+fn list(path: &Path) -> io::Result<Vec<Listed>> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let entries = match fs::read_dir(folder) {
@@ -181,11 +226,8 @@ fn files(path: &Path) -> io::Result<Vec<(PathBuf, Metadata)>> {
             },
             _ => continue,
         };
-        // Removed since it was listed.
-        if let Ok(metadata) = entry.metadata() {
-            files.push((number, entry.path(), metadata));
-        }
+        files.push(Listed { number, path: entry.path(), id: id(&entry.metadata()?) });
     }
-    files.sort_by_key(|(number, ..): &(u32, _, _)| std::cmp::Reverse(*number));
-    Ok(files.into_iter().map(|(_, path, metadata)| (path, metadata)).collect())
+    files.sort_by_key(|listed| Reverse(listed.number));
+    Ok(files)
 }

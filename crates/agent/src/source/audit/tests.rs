@@ -2,7 +2,7 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     path::PathBuf,
-    sync::atomic::Ordering::Relaxed,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use proptest::prelude::*;
@@ -170,6 +170,43 @@ fn rotated_files_are_read_in_order_and_through() {
     case.restart();
     assert_eq!(case.events(false), ["8x1", "9x1", "10x1"]);
     assert_eq!(case.reader.meter.gaps.load(Relaxed), 0);
+}
+
+/// Files are renamed while they are listed and opened.
+#[test]
+fn rotation_at_any_moment_passes_no_file_over_and_reads_none_twice() {
+    const ROTATIONS: u64 = 4_000;
+    let mut case = Case::new();
+    let (dir, read) = (case.dir.path().to_owned(), Arc::new(AtomicU64::new(0)));
+    let progress = Arc::clone(&read);
+    let writing = std::thread::spawn(move || {
+        let path = |number: u64| match number {
+            0 => dir.join("audit.log"),
+            _ => dir.join(format!("audit.log.{number}")),
+        };
+        for serial in 1..=ROTATIONS {
+            fs::write(path(0), format!("{}\n", line("USER_LOGIN", 0, serial))).unwrap();
+            // No more files than auditd keeps.
+            while serial > progress.load(Relaxed) + 6 {
+                std::thread::yield_now();
+            }
+            (0..8).rev().for_each(|number| drop(fs::rename(path(number), path(number + 1))));
+        }
+    });
+    let mut events = Vec::new();
+    loop {
+        let is_finished = writing.is_finished();
+        let new = case.events(false);
+        if is_finished && new.is_empty() {
+            break;
+        }
+        events.extend(new);
+        read.store(events.len() as u64, Relaxed);
+    }
+    writing.join().unwrap();
+    let expected: Vec<_> = (1..=ROTATIONS).map(|serial| format!("{serial}x1")).collect();
+    let wrong = events.iter().zip(&expected).position(|(event, expected)| event != expected);
+    assert_eq!((wrong.map(|at| &events[at..events.len().min(at + 9)]), events.len()), (None, expected.len()));
 }
 
 #[test]
