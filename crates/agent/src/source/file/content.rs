@@ -15,7 +15,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::print::HEAD_BYTES;
+use super::print::{HEAD_BYTES, TAIL_BYTES};
 
 /// Bytes of two files that are compared at once.
 const COMPARED_BYTES: usize = 64 << 10;
@@ -110,6 +110,13 @@ impl Content {
         }
     }
 
+    /// Whether it begins with these bytes, if they are any.
+    pub(super) fn begins_with(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        let mut found = vec![0; bytes.len()];
+        let count = self.read_at(&mut found, 0)?;
+        Ok(!bytes.is_empty() && found.get(..count) == Some(bytes))
+    }
+
     /// The first bytes.
     pub(super) fn head<'a>(&self, buffer: &'a mut [u8; HEAD_BYTES]) -> io::Result<&'a [u8]> {
         let count = match self {
@@ -128,6 +135,14 @@ impl Content {
             Self::Plain(file) => Some(file),
             Self::Gzip(_) => None,
         }
+    }
+
+    /// Whether these are the bytes before a place, at most `TAIL_BYTES`.
+    pub(super) fn still_holds(&self, bytes: &[u8], place: u64) -> io::Result<bool> {
+        let Self::Plain(file) = self else { return Ok(true) };
+        let mut now = [0; TAIL_BYTES];
+        let now = now.get_mut(..bytes.len()).unwrap_or_default();
+        Ok(read_plain(file, now, place.saturating_sub(bytes.len() as u64))? == bytes.len() && now == bytes)
     }
 
     /// Why the rest of a compressed file can't be had, once it was tried.

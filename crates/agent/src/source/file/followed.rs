@@ -168,6 +168,11 @@ impl Followed {
     }
 
     fn look(&mut self, look: &Look<'_>, patience: &Patience, buffer: &mut BytesMut) -> io::Result<()> {
+        // Those that wait until the oldest is read.
+        let is_unread = |waiting: &&mut Generation| waiting.mark.offset == 0 && !waiting.is_rotated;
+        for waiting in self.generations.iter_mut().skip(1).filter(is_unread) {
+            waiting.glimpse()?;
+        }
         let metadata = match fs::metadata(&self.path) {
             Ok(metadata) if metadata.is_file() && !(look.taken)(&FileId::of(&metadata)) => metadata,
             Err(error) if !content::is_absent(&error) => return Err(error),
@@ -234,6 +239,10 @@ impl Followed {
                 let records = std::mem::take(&mut self.pending);
                 return Ok(Some(self.chunk(records)));
             }
+            // Seen before copies are looked for: what is cut to nothing after that is noticed when it is read.
+            if let Some(front) = self.generations.front_mut().filter(|front| front.is_unseen()) {
+                front.glimpse()?;
+            }
             steady(|| self.find_copies_of_unread(now, done))?;
             let closing = self.is_closing(now, patience)?;
             let is_last = self.generations.len() == 1;
@@ -242,7 +251,11 @@ impl Followed {
             };
             let before = front.mark.offset;
             let end = if closing { End::Final } else { End::Open };
-            let step = front.step(&self.maker, &self.rule, end, buffer, now);
+            let step = if front.is_unseen() {
+                Ok(Step::Nothing)
+            } else {
+                front.step(&self.maker, &self.rule, end, buffer, now)
+            };
             match step {
                 Ok(Step::Records(records)) => {
                     let (lines, bytes) = (records.len() as u64, front.mark.offset - before);

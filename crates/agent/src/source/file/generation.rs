@@ -84,11 +84,20 @@ impl Generation {
         generation
     }
 
-    /// Remembers the first bytes, so that a truncation before they were read is noticed.
+    /// Remembers the first bytes, so that a truncation before they were read is noticed; more of them each time, if they are the same.
     pub(super) fn glimpse(&mut self) -> io::Result<()> {
         let mut bytes = [0; HEAD_BYTES];
-        self.partial = Bytes::copy_from_slice(self.content.head(&mut bytes)?);
+        let head = self.content.head(&mut bytes)?;
+        if head.starts_with(&self.partial) {
+            self.partial = Bytes::copy_from_slice(head);
+        }
+        self.seen = self.seen.max(self.metadata()?.map_or(0, |metadata| metadata.len()));
         Ok(())
+    }
+
+    /// Whether nothing was read or seen of a file that may be cut to nothing at any time.
+    pub(super) fn is_unseen(&self) -> bool {
+        self.mark.offset == 0 && self.partial.is_empty() && !self.is_rotated && self.content.plain().is_some()
     }
 
     pub(super) fn metadata(&self) -> io::Result<Option<Metadata>> {
@@ -106,7 +115,10 @@ impl Generation {
         (self.seen, self.partial) = (length, Bytes::new());
         let is_enough = start == 0 || line >= TAIL_BYTES;
         self.mark.tail = if is_enough { tail(bytes.get(..line).unwrap_or_default()) } else { String::new() };
-        self.note_head()
+        let mut first = [0; HEAD_BYTES];
+        let first = self.content.head(&mut first)?;
+        self.note_head(first);
+        Ok(())
     }
 
     fn saw(&mut self, length: u64, now: Duration) {
@@ -134,17 +146,27 @@ impl Generation {
         buffer: &mut BytesMut,
         now: Duration,
     ) -> io::Result<Step> {
-        if !self.is_beginning_same()? {
-            return Ok(Step::Changed);
-        }
         if self.mark.offset == 0 {
             // What nobody wrote is no line.
             self.mark.offset = self.content.end_of_hole()?;
+            if self.mark.offset > 0 {
+                self.partial = Bytes::new();
+            }
             self.mark.tail = tail(&vec![0; usize::try_from(self.mark.offset).unwrap_or(TAIL_BYTES).min(TAIL_BYTES)]);
         }
         let before = TAIL_BYTES.min(usize::try_from(self.mark.offset).unwrap_or(TAIL_BYTES));
         let count = self.content.read_at(buffer, self.mark.offset - before as u64)?;
         let known = buffer.get(..before.min(count)).unwrap_or_default();
+        // Looked at after the rest was read: if it is there still, then the rest belongs to it. Reading is not one act.
+        let mut first = [0; HEAD_BYTES];
+        let first = self.content.head(&mut first)?;
+        let start = if before == 0 { buffer.get(..first.len().min(count)).unwrap_or_default() } else { b"" };
+        if self.mark.head.fits(first) != Fit::Same
+            || !first.starts_with(start)
+            || !self.content.still_holds(known, self.mark.offset)?
+        {
+            return Ok(Step::Changed);
+        }
         if known.len() < before || !self.mark.tail.is_empty() && self.mark.tail != tail(known) {
             return Ok(Step::Changed);
         }
@@ -165,12 +187,14 @@ impl Generation {
         let is_quiet = rule.joins() && now.saturating_sub(self.changed) >= SILENCE;
         let end = if end == End::Open && is_quiet { End::Quiet } else { end };
         let bytes = std::mem::take(buffer).freeze();
+        let is_from_start = self.mark.offset == before as u64;
         let records = self.records(maker, rule, end, &bytes.slice(..count), before);
+        // What was read is what counts: by now the file may hold something else.
+        self.note_head(if is_from_start { bytes.get(..count).unwrap_or_default() } else { first });
         *buffer = bytes.try_into_mut().unwrap_or_else(|_| BytesMut::zeroed(READ_BYTES));
         if records.is_empty() {
             return Ok(Step::Nothing);
         }
-        self.note_head()?;
         Ok(Step::Records(records))
     }
 
@@ -201,24 +225,12 @@ impl Generation {
         records
     }
 
-    /// Whether the first bytes are those that were read.
-    fn is_beginning_same(&self) -> io::Result<bool> {
-        if self.content.plain().is_none() {
-            return Ok(true);
-        }
-        let known = self.mark.head.length();
-        let mut bytes = [0; HEAD_BYTES];
-        Ok(known == 0 || self.mark.head.fits(self.content.head(&mut bytes)?) == Fit::Same)
-    }
-
     /// Learns more of the beginning while less is known than will be compared.
-    fn note_head(&mut self) -> io::Result<()> {
+    fn note_head(&mut self, first: &[u8]) {
         let readable = usize::try_from(self.mark.offset).unwrap_or(HEAD_BYTES).min(HEAD_BYTES);
-        if self.mark.head.length() < readable {
-            let mut bytes = [0; HEAD_BYTES];
-            let head = self.content.head(&mut bytes)?;
-            self.mark.head = Head::of(head.get(..readable).unwrap_or(head));
+        let first = first.get(..readable).unwrap_or(first);
+        if self.mark.head.length() < first.len() {
+            self.mark.head = Head::of(first);
         }
-        Ok(())
     }
 }

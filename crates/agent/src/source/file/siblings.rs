@@ -80,15 +80,18 @@ impl Sibling {
         Ok(is_other && made.max(self.written) <= content::written(&metadata))
     }
 
-    /// Whether it is a copy of an open file that was not truncated, or not yet. `is_held`: that has its name, so there is none after it.
+    /// Whether it is a copy of an open file that was not truncated, or not yet. `is_held`: that has its name, so there is none after it, and
+    /// what is made now and has no bytes yet will be a copy.
     pub(super) fn is_copy_of(&self, file: &Content, is_held: bool) -> io::Result<bool> {
         let (Some(file), (mut copy, id)) = (file.plain(), self.open()?) else { return Ok(false) };
         let metadata = file.metadata()?;
+        // What had the name before was made before.
+        let is_later = !is_held || self.is_after(content::born(&metadata));
+        let is_begun = is_held && copy.plain().map(fs::File::metadata).transpose()?.is_some_and(|copy| copy.len() == 0);
         // Of short files there may be several with the same bytes.
         let is_certain = metadata.len() >= CERTAIN_BYTES || is_held && content::written(&metadata) < self.born;
-        // What had the name before was made before.
-        let is_certain = is_certain && (!is_held || self.is_after(content::born(&metadata)));
-        Ok(is_certain && !id.is(&FileId::of(&metadata)) && begins_with(file, &mut copy)?)
+        let is_other = !id.is(&FileId::of(&metadata));
+        Ok(is_other && is_later && (is_begun || is_certain && begins_with(file, &mut copy)?))
     }
 
     /// Opens it. An error as `is_stale` knows it when another file has its name by now, or none.

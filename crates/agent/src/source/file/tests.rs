@@ -1,6 +1,7 @@
 //! The follower driven step by step, on real files: time is passed in, and a stop is the loss of everything but the marks.
 
 mod campaign;
+mod races;
 mod rotations;
 mod ways;
 
@@ -8,7 +9,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -96,13 +97,7 @@ impl Agent {
                 }
                 // Compresses, and leaves the file where it is or not.
                 "gz" | "pack" => {
-                    let written = fs::metadata(&path).unwrap().modified().unwrap();
-                    let mut packed = GzEncoder::new(
-                        fs::File::create(self.path(&format!("{name}.gz"))).unwrap(),
-                        Compression::fast(),
-                    );
-                    packed.write_all(&fs::read(&path).unwrap()).unwrap();
-                    packed.finish().unwrap().set_modified(written).unwrap();
+                    pack(&path);
                     if verb == "gz" {
                         fs::remove_file(path).unwrap();
                     }
@@ -175,6 +170,16 @@ impl Agent {
         }
         found
     }
+}
+
+/// Compresses as `gzip` does, with the time of the last writing.
+fn pack(path: &Path) {
+    let written = fs::metadata(path).unwrap().modified().unwrap();
+    let mut name = path.as_os_str().to_owned();
+    name.push(".gz");
+    let mut packed = GzEncoder::new(fs::File::create(name).unwrap(), Compression::fast());
+    packed.write_all(&fs::read(path).unwrap()).unwrap();
+    packed.finish().unwrap().set_modified(written).unwrap();
 }
 
 fn maker() -> Maker {

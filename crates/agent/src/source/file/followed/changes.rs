@@ -78,6 +78,7 @@ impl Followed {
         look: &Look<'_>,
     ) -> io::Result<()> {
         self.late = self.late_of(mark, current.as_ref().map(|(_, id)| *id), look)?;
+        let mark = &Mark { late: Vec::new(), ..mark.clone() };
         let is_same = current.as_ref().is_some_and(|(_, id)| id.is(&mark.id));
         if let Some((content, id)) = &mut current
             && (is_same && !is_shorter(content, mark)? || mark.is_certain())
@@ -165,8 +166,8 @@ impl Followed {
         let all = found_beside(&real)?;
         let earlier = if is_truncated { before(last, &all)? } else { earlier(last, &all)? };
         last.superseded.get_or_insert(look.now);
-        let own = own_place(last, &all)?;
-        let packed = packed(&self.generations, &all)?;
+        let own = own_place(&last.content, &mark.id, &all)?;
+        let packed = packed(self.contents(), &all)?;
         let place = match own {
             None if is_truncated => match find(&mark, &all, true)? {
                 Found::Whole(index, ..) | Found::Less(index) => Some(index),
@@ -193,8 +194,8 @@ impl Followed {
         let Some(front) = self.generations.front() else { return Ok(()) };
         let all = found_beside(&front.real)?;
         let found = if front.mark.offset == 0 { Found::Nowhere } else { find(&front.mark, &all, true)? };
-        let packed = packed(&self.generations, &all)?;
-        let has_name = self.has_name();
+        let packed = packed(self.contents(), &all)?;
+        let has_name = self.has_name() && own_place(&front.content, &front.mark.id, &all)?.is_none();
         let (copy, is_less, mut newer): (_, _, Vec<usize>) = match found {
             Found::Whole(index, content, id) => {
                 let mut copy = Generation::new(content, Mark { id, ..front.mark.clone() }, front.real.clone(), now);
@@ -212,7 +213,12 @@ impl Followed {
         let before = before.iter().filter(|index| !same.contains(index)).filter_map(|index| all.get(*index));
         let began = newest(before);
         let look = Look { now, done, taken: &|_| false };
-        let unread = self.unread(&front.real, &all, &newer, &look, None)?;
+        let mut unread = self.unread(&front.real, &all, &newer, &look, None)?;
+        let mut is_less = is_less;
+        for copy in &mut unread {
+            // Nothing was read yet of what was seen, and it is all there.
+            is_less &= front.mark.offset > 0 || !copy.content.begins_with(&front.partial)?;
+        }
         let Some(old) = self.generations.pop_front() else { return Ok(()) };
         info!(path = %self.path.display(), "file was truncated; reading it from its beginning");
         if is_less {
@@ -232,18 +238,19 @@ impl Followed {
     pub(super) fn find_copies_of_unread(&mut self, now: Duration, done: &Done) -> io::Result<()> {
         let Some(front) = self.generations.front() else { return Ok(()) };
         let is_empty = |metadata: fs::Metadata| metadata.len() == 0;
-        let has_name = self.has_name();
+        let mut has_name = self.has_name();
         let is_untouched = has_name && front.partial.is_empty() && front.metadata()?.is_none_or(is_empty);
         if front.mark.offset > 0 || front.is_rotated || is_untouched {
             return Ok(());
         }
         let (mark, real) = (front.mark.clone(), front.real.clone());
         let all = found_beside(&real)?;
+        has_name &= own_place(&front.content, &front.mark.id, &all)?.is_none();
         // What has lost its name may be compressed beside it, and others may have come after it.
         let mut newer = if has_name { after(mark.began, &all) } else { earlier(front, &all)? };
         let same = if has_name { copies(&front.content, &all, &newer, true)? } else { Vec::new() };
         newer.retain(|index| !same.contains(index));
-        let packed = packed(&self.generations, &all)?;
+        let packed = packed(self.contents(), &all)?;
         newer.retain(|index| !packed.contains(index));
         if newer.is_empty() {
             return Ok(());
@@ -253,12 +260,17 @@ impl Followed {
         let began = newest(before);
         let found = self.unread(&real, &all, &newer, &Look { now, done, taken: &|_| false }, None)?;
         if let Some(front) = self.generations.front_mut().filter(|_| !found.is_empty()) {
-            (front.partial, front.mark.began) = (bytes::Bytes::new(), front.mark.began.max(Some(began)));
+            (front.partial, front.seen) = (bytes::Bytes::new(), 0);
+            front.mark.began = front.mark.began.max(Some(began));
         }
         let others = std::mem::take(&mut self.generations);
         self.add(found);
         self.generations.extend(others);
         Ok(())
+    }
+
+    fn contents(&self) -> impl Iterator<Item = &Content> {
+        self.generations.iter().map(|generation| &generation.content)
     }
 
     /// Whether the oldest file still has the name.
@@ -277,6 +289,9 @@ impl Followed {
         look: &Look<'_>,
     ) -> io::Result<Vec<Generation>> {
         let Some((content, id)) = current else { return self.unread(real, all, &newer, look, None) };
+        // Renamed since it was opened: the next look finds what has come after it.
+        let all = own_place(&content, &id, all)?.and_then(|own| all.get(..own)).unwrap_or(all);
+        newer.retain(|index| *index < all.len());
         // Copied already, and not yet cut to nothing: it is read where it is.
         let same = copies(&content, all, &newer, true)?;
         newer.retain(|index| !same.contains(index));
@@ -352,7 +367,7 @@ fn earlier(generation: &Generation, all: &[Sibling]) -> io::Result<Vec<usize>> {
     if generation.mark.offset > 0 || generation.is_rotated {
         return Ok(Vec::new());
     }
-    let (after, packed) = (after(generation.mark.began, all), packed([generation], all)?);
+    let (after, packed) = (after(generation.mark.began, all), packed([&generation.content], all)?);
     let mut before = before(generation, all)?;
     before.retain(|index| after.contains(index) && !packed.contains(index));
     Ok(before)
@@ -361,7 +376,7 @@ fn earlier(generation: &Generation, all: &[Sibling]) -> io::Result<Vec<usize>> {
 /// Siblings that were made before the last writing to an open file.
 fn before(generation: &Generation, all: &[Sibling]) -> io::Result<Vec<usize>> {
     let mut before = Vec::new();
-    let own = own_place(generation, all)?.unwrap_or(all.len());
+    let own = own_place(&generation.content, &generation.mark.id, all)?.unwrap_or(all.len());
     for (index, sibling) in all.iter().enumerate().take(own) {
         if sibling.is_earlier_than(&generation.content)? {
             before.push(index);
@@ -371,19 +386,19 @@ fn before(generation: &Generation, all: &[Sibling]) -> io::Result<Vec<usize>> {
 }
 
 /// Where an open file stands among siblings, if it was renamed. What came before it is before it there, compressed or not.
-fn own_place(generation: &Generation, all: &[Sibling]) -> io::Result<Option<usize>> {
-    match all.iter().position(|sibling| sibling.id.is(&generation.mark.id)) {
-        None => Ok(packed([generation], all)?.pop()),
+fn own_place(open: &Content, id: &FileId, all: &[Sibling]) -> io::Result<Option<usize>> {
+    match all.iter().position(|sibling| sibling.id.is(id)) {
+        None => Ok(packed([open], all)?.pop()),
         own => Ok(own),
     }
 }
 
 /// Siblings that are compressed forms of open files.
-fn packed<'a>(open: impl IntoIterator<Item = &'a Generation>, all: &[Sibling]) -> io::Result<Vec<usize>> {
+fn packed<'a>(open: impl IntoIterator<Item = &'a Content>, all: &[Sibling]) -> io::Result<Vec<usize>> {
     let mut packed = Vec::new();
-    for generation in open {
+    for content in open {
         for (index, sibling) in all.iter().enumerate() {
-            if !packed.contains(&index) && sibling.is_packed_form_of(&generation.content)? {
+            if !packed.contains(&index) && sibling.is_packed_form_of(content)? {
                 packed.push(index);
             }
         }

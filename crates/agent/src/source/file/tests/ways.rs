@@ -101,6 +101,15 @@ fn what_comes_late_to_a_renamed_file_comes_also_after_a_restart() {
 }
 
 #[test]
+fn a_file_that_is_cut_to_nothing_while_it_waits_for_an_older_one_is_missed() {
+    let mut agent = Agent::new();
+    agent.run("line log a; look .; mv log log.1; empty log; look .; line log b; look .; empty log; line log c");
+    assert_eq!(agent.read_long(), ["b", "lost:2-", "c"], "as long as before");
+    agent.run("mv log log.2; empty log; look .; line log d; look .; cp log elsewhere; empty log; line log longer");
+    assert_eq!(agent.read_long(), ["d", "lost:2-", "longer"]);
+}
+
+#[test]
 fn what_is_forgotten_is_only_what_is_gone() {
     let mut agent = Agent::with(vec![table("*.log")]);
     agent.run("line a.log x; line b.log y");
