@@ -11,7 +11,7 @@ use super::{Found, MARKER, Scrubber, Span, note};
 
 /// Bytes of a name, its last ones, that are looked at together with a value.
 const NAME_MAX_BYTES: usize = 128;
-/// Values that stand for any when a name is asked whether all below it is secret.
+/// Values that stand for any when a name is asked whether a list or an object under it is secret.
 const PROBES: [(&str, bool); 2] = [("xxxxxxxxxxxxxxxx", true), ("0000000000000000", false)];
 
 /// Where the object begins that a line ends with, if it does.
@@ -27,8 +27,9 @@ pub(super) fn start(line: &[u8]) -> Option<usize> {
 pub(super) fn scrub(scrubber: &Scrubber, line: &[u8], start: usize) -> Option<(Bytes, Found)> {
     // What stands before the object may name it.
     let spans = if start > 0 { scrubber.spans(line) } else { Vec::new() };
-    let secret = spans.iter().find(|(from, to, _)| (*from..*to).contains(&start)).map(|(.., rule)| *rule);
-    let mut walk = Walk { scrubber, found: Found::new(), name: Arc::from(""), secret, open: Vec::new() };
+    let names = spans.iter().find(|(from, to, _)| (*from..*to).contains(&start));
+    let secret = names.map(|(.., rule)| (0, start, *rule));
+    let mut walk = Walk { scrubber, found: Found::new(), name: Arc::from(""), open: Vec::new(), secret };
     let edits = Tokens::of(line, start).filter_map(|token| walk.edit(line, token)).collect();
     let mut found = walk.found;
     let apart = replace(line, edits);
@@ -98,23 +99,16 @@ fn beyond(spans: &[Span], part: &Range<usize>, own: &[Span]) -> Vec<Span> {
     others.map(|(from, to, rule)| (from.max(&part.start) - part.start, to.min(&part.end) - part.start, *rule)).collect()
 }
 
-/// What is within an object or a list.
-struct Open {
-    /// The name of a list is that of what it holds.
-    name: Arc<str>,
-    /// The rule by which all below is secret.
-    secret: Option<usize>,
-}
-
 /// A way through an object.
 struct Walk<'a> {
     scrubber: &'a Scrubber,
     found: Found,
     /// Of the value that comes next, with its end only if it is long. Empty: it has none.
     name: Arc<str>,
-    /// The rule by which all is secret.
-    secret: Option<usize>,
-    open: Vec<Open>,
+    /// For each object or list that we are in, the name of what has none of its own: a list's is that of what it holds.
+    open: Vec<Arc<str>>,
+    /// One that goes as a whole: how many are around it, where it begins, and the rule.
+    secret: Option<(usize, usize, usize)>,
 }
 
 impl Walk<'_> {
@@ -123,14 +117,19 @@ impl Walk<'_> {
         let clean = match kind {
             Kind::Open { list } => {
                 let name = self.take_name();
-                let secret = self.secret().or_else(|| self.names_secrets(&name));
-                self.open.push(Open { name: if list { name } else { Arc::from("") }, secret });
+                if self.secret.is_none() {
+                    self.secret = self.names_secrets(&name).map(|rule| (self.open.len(), range.start, rule));
+                }
+                self.open.push(if list { name } else { Arc::from("") });
                 return None;
             }
             Kind::Close => {
                 self.open.pop();
-                return None;
+                let (_, start, rule) = self.secret.take_if(|(around, ..)| *around == self.open.len())?;
+                let inner = line.get(start + 1..range.start).unwrap_or_default();
+                return (!inner.trim_ascii().is_empty()).then(|| (start..range.end, quote(&self.taken(rule))));
             }
+            _ if self.secret.is_some() => return None,
             Kind::Text { is_name: true } => {
                 let text = unquote(raw);
                 let start = (0..=text.len()).find(|at| text.len() - at <= NAME_MAX_BYTES && text.is_char_boundary(*at));
@@ -147,16 +146,11 @@ impl Walk<'_> {
         clean.map(|text| (range, quote(&text)))
     }
 
-    /// The rule by which all that comes now is secret.
-    fn secret(&self) -> Option<usize> {
-        self.open.last().map_or(self.secret, |open| open.secret)
-    }
-
     /// The name of a value that comes now.
     fn take_name(&mut self) -> Arc<str> {
         let name = std::mem::replace(&mut self.name, Arc::from(""));
         match self.open.last() {
-            Some(Open { name: list, .. }) if name.is_empty() => Arc::clone(list),
+            Some(list) if name.is_empty() => Arc::clone(list),
             _ => name,
         }
     }
@@ -167,12 +161,15 @@ impl Walk<'_> {
         if text.is_empty() {
             return None;
         }
-        let alone = if self.secret().is_none() { self.alone(text) } else { None };
-        let left = alone.as_deref().unwrap_or(text);
-        let secret = self.secret().or_else(|| self.named(&name, left, is_text));
-        let Some(rule) = secret else { return alone };
+        let alone = self.alone(text);
+        let rule = self.named(&name, alone.as_deref().unwrap_or(text), is_text);
+        rule.map(|rule| self.taken(rule)).or(alone)
+    }
+
+    /// What stands for a value that a rule takes out as a whole.
+    fn taken(&mut self, rule: usize) -> String {
         note(&mut self.found, vec![(self.scrubber.name(rule), 1)]);
-        Some(self.scrubber.marker(rule))
+        self.scrubber.marker(rule)
     }
 
     /// What is left of a text by itself.
@@ -205,7 +202,7 @@ impl Walk<'_> {
         })
     }
 
-    /// The rule by which all below a name is secret.
+    /// The rule by which a list or an object under a name is secret, whatever it holds.
     fn names_secrets(&self, name: &str) -> Option<usize> {
         PROBES.iter().find_map(|(value, is_text)| self.named(name, value, *is_text))
     }

@@ -22,15 +22,12 @@ fn json_stays_json_and_means_the_same() {
         (r#"{ "password" : "a b" , "n": 1.50 }"#, r#"{ "password" : "[scrubbed:password]" , "n": 1.50 }"#),
         (r#"{"p\u0061ssword":"x"}"#, r#"{"p\u0061ssword":"[scrubbed:password]"}"#),
         (r#"{"pw\u0064":"x"}"#, r#"{"pw\u0064":"[scrubbed:password]"}"#),
-        (
-            r#"{"secret":{"id":1,"is":[true,null,"x",[]]},"n":2}"#,
-            r#"{"secret":{"id":"[scrubbed:key]","is":[true,null,"[scrubbed:key]",[]]},"n":2}"#,
-        ),
-        (r#"{"token":["12345678","short"]}"#, r#"{"token":["[scrubbed:token]","[scrubbed:token]"]}"#),
-        (r#"{"pin":1234,"x":{"pin":["1234"]}}"#, r#"{"pin":"[scrubbed:pin]","x":{"pin":["[scrubbed:pin]"]}}"#),
+        (r#"{"secret":{"id":1,"is":[true,null,"x",[]]},"n":2}"#, r#"{"secret":"[scrubbed:key]","n":2}"#),
+        (r#"{"token":["12345678","short"]}"#, r#"{"token":"[scrubbed:token]"}"#),
+        (r#"{"pin":1234,"x":{"pin":["1234"]}}"#, r#"{"pin":"[scrubbed:pin]","x":{"pin":"[scrubbed:pin]"}}"#),
         (r#"{"m":"password=a\nb"}"#, r#"{"m":"password=[scrubbed:password]\nb"}"#),
         (r#"{"m":"say \"password\": \"x\" now"}"#, r#"{"m":"say \"password\": \"[scrubbed:password]\" now"}"#),
-        (r#"{"m":"{\"password\":[1]}"}"#, r#"{"m":"{\"password\":[\"[scrubbed:password]\"]}"}"#),
+        (r#"{"m":"{\"password\":[1]}"}"#, r#"{"m":"{\"password\":\"[scrubbed:password]\"}"}"#),
         (r#"{"m":"p:\/\/bob:x1@h\/"}"#, r#"{"m":"p://bob:[scrubbed:url]@h/"}"#),
         (r#"{"t":"card","number": 4111}"#, r#"{"t":"card","number": "[scrubbed:card]"}"#),
         (r#"{"t":"card","number": "4111"}"#, r#"{"t":"card","number": "[scrubbed:card]"}"#),
@@ -42,10 +39,10 @@ fn json_stays_json_and_means_the_same() {
             r#"password=x app: {"password":7}"#,
             r#"password=[scrubbed:password] app: {"password":"[scrubbed:password]"}"#,
         ),
-        (r#"password: {"a":"x","b":[1]} "#, r#"password: {"a":"[scrubbed:password]","b":["[scrubbed:password]"]} "#),
+        (r#"password: {"a":"x","b":[1]} "#, r#"password: "[scrubbed:password]" "#),
         // What is none is looked at as it is.
         (r#"{"password":"x",}"#, r#"{"password":"[scrubbed:password]",}"#),
-        (r#"{"password":true,"a":[],"":"","n":"a\tb"}"#, r#"{"password":true,"a":[],"":"","n":"a\tb"}"#),
+        (r#"{"password":true,"token":[],"":"","n":"a\tb"}"#, r#"{"password":true,"token":[],"":"","n":"a\tb"}"#),
     ] {
         assert_eq!(clean(line), expected);
         assert_eq!(clean(expected), expected, "it has no secret any more");
@@ -67,7 +64,7 @@ fn long_and_deep_lines_take_no_longer() {
     assert_eq!(clean(&many), many);
     let secrets = format!(r#"{{"n":"-----BEGIN PRIVATE KEY-----"{}}}"#, r#","password":"x""#.repeat(15_000));
     assert_eq!(clean(&secrets).matches(r#""[scrubbed:password]""#).count(), 15_000);
-    assert_eq!(clean(&deep), deep.replace(r#""x""#, r#""[scrubbed:password]""#));
+    assert_eq!(clean(&deep), r#"{"password":"[scrubbed:password]"}"#);
 }
 
 proptest! {
