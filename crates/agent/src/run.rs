@@ -83,7 +83,7 @@ async fn ship(config: Config, mode: Mode, stop: CancellationToken, state_dir: Ar
 
     let declarer = Declarer::new(&maker);
     let started = Spooled { records: vec![declarer.started(unix_nanos())], ..Spooled::default() };
-    let feeder = Feeder::new(engine.pusher(), config.limits.cpu_percent);
+    let feeder = Feeder::new(engine.pusher(), declarer.clone(), config.limits.cpu_percent);
     let mut feeder = tokio::spawn(feeder.run(started, chunks));
     let mut saving = tokio::time::interval(SAVE_EVERY);
     let ended = loop {

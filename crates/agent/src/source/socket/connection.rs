@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use bytes::BytesMut;
 use sigillo_client::unix_nanos;
-use sigillo_model::record::Record;
+use sigillo_model::{limits::RECORD_MAX_BYTES, record::Record};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -133,7 +133,15 @@ impl Reader {
         let facts = act.facts(&settings.tenant, self.peer).map_err(explain)?;
         let process_id = self.peer.process_id.and_then(|id| u32::try_from(id).ok()).unwrap_or_default();
         let stamp = Stamp { program: &act.program, process_id, ..Stamp::default() };
-        Ok(maker.event(scrubbed, stamp, facts, observed))
+        let record = maker.event(scrubbed, stamp, facts, observed);
+        let bytes = record.as_ref().length();
+        if bytes > RECORD_MAX_BYTES {
+            // Said here, where the sender still hears it.
+            return Err(format!(
+                "the line makes a record of {bytes} bytes, at most {RECORD_MAX_BYTES} are taken: send less at once"
+            ));
+        }
+        Ok(record)
     }
 
     /// What is left at the end has no end itself: nobody knows whether it is whole.

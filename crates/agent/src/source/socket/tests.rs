@@ -226,6 +226,25 @@ async fn long_lines_are_refused_and_half_ones_dropped() {
 }
 
 #[tokio::test]
+async fn a_line_that_makes_too_large_a_record_is_refused_alone() {
+    let mut agent = Agent::start().await;
+    let mut client = agent.connect().await;
+    // Each one-letter password becomes a longer text, in the original and in the message.
+    let message = "_pwd=1,".repeat(30_000);
+    client.send(format!("{{\"action\":\"a\",\"message\":\"{message}\"}}\n{{\"action\":\"b\"}}\n").as_bytes()).await;
+    let mut kept = Vec::new();
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        tokio::select! {
+            chunk = agent.chunks.recv() => kept.extend(keep(chunk.unwrap())),
+            answer = client.answer() => answers.push(answer),
+        }
+    }
+    assert!(answers[0]["ok"] == false && answers[0]["error"].as_str().unwrap().contains("1048576"), "{answers:?}");
+    assert_eq!((answers[1]["ok"].as_bool(), kept.len()), (Some(true), 1));
+}
+
+#[tokio::test]
 async fn what_is_not_kept_is_said() {
     let mut agent = Agent::start().await;
     let mut client = agent.connect().await;
