@@ -13,7 +13,11 @@ use sigillo_client::{
     unix_nanos,
 };
 use sigillo_model::ids::Epoch;
-use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -31,8 +35,10 @@ use crate::{
 
 /// Chunks that sources may hand over before one is taken.
 const CHUNKS: usize = 4;
-/// How often receipts are written down.
+/// How often receipts are written down while more come.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked which of them a checkpoint has covered, when none come.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long a stop waits for the last acks.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
@@ -67,9 +73,11 @@ async fn ship(config: Config, mode: Mode, stop: CancellationToken, state_dir: Ar
     let mut options = options(&config, mode, &maker, &state_dir);
     options.guard.clone_from(&guard);
     options.import = ((*import.marks()).clone(), Epoch::new(import.epoch));
-    let kept = Arc::clone(&receipts);
+    let (kept, fresh) = (Arc::clone(&receipts), Arc::new(Notify::new()));
+    let came = Arc::clone(&fresh);
     options.on_receipt = Some(Arc::new(move |welcome, receipt| {
         kept.lock().unwrap_or_else(PoisonError::into_inner).take(welcome, receipt);
+        came.notify_one();
     }));
     let mut engine = Engine::start(options).await?;
 
@@ -85,13 +93,17 @@ async fn ship(config: Config, mode: Mode, stop: CancellationToken, state_dir: Ar
     let started = Spooled { records: vec![declarer.started(unix_nanos())], ..Spooled::default() };
     let feeder = Feeder::new(engine.pusher(), declarer.clone(), config.limits.cpu_percent);
     let mut feeder = tokio::spawn(feeder.run(started, chunks));
-    let mut saving = tokio::time::interval(SAVE_EVERY);
+    // An agent that has nothing to do sleeps.
+    let due = async || {
+        let _ = timeout(LOOK_EVERY, fresh.notified()).await;
+        sleep(SAVE_EVERY).await;
+    };
     let ended = loop {
         tokio::select! {
             () = stop.cancelled() => break Ok(true),
             error = engine.ended() => break Err(error),
             _ = &mut feeder => break Ok(false),
-            _ = saving.tick() => {
+            () = due() => {
                 save(&receipts, guard.as_ref()).await;
                 if import.is_there() && engine.progress().borrow().synced.0.get() > 0 {
                     state_dir.imported();

@@ -44,8 +44,8 @@ pub fn usage(pid: u32) -> Result<Usage> {
     })
 }
 
-/// Processor time of all living threads of a process, to the nanosecond; what threads used that have ended is left out.
-pub fn running(pid: u32) -> Result<Duration> {
+/// Processor time of all living threads.
+fn running(pid: u32) -> Result<Duration> {
     let mut nanos = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let path = task?.path().join("schedstat");
@@ -54,6 +54,19 @@ pub fn running(pid: u32) -> Result<Duration> {
         nanos += first.with_context(|| format!("{} says {text:?}", path.display()))?;
     }
     Ok(Duration::from_nanos(nanos))
+}
+
+/// Processor time of a process and of those that it has started, to the nanosecond; what threads used that have ended is left out.
+pub fn running_with_children(pid: u32) -> Result<Duration> {
+    let mut sum = running(pid)?;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread that has ended meanwhile has none.
+        let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+            sum += running(child)?;
+        }
+    }
+    Ok(sum)
 }
 
 fn field(text: &str, name: &str) -> Option<u64> {

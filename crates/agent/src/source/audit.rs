@@ -3,6 +3,8 @@
 //! Lines of one event become one record: its lines, joined by line ends (`joiner`). Every event takes the next number of the kernel's
 //! counter, so what is missing is seen, and declared (`serials`). What is remembered is where the oldest event begins that was not
 //! handed over, and which younger ones were.
+//!
+//! One thread reads a log. The kernel wakes it; every few seconds it looks by itself.
 
 mod joiner;
 mod line;
@@ -11,15 +13,16 @@ mod serials;
 mod settings;
 
 use std::{
-    io,
+    io::{self, PipeReader, pipe},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sigillo_client::unix_nanos;
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::sync::oneshot;
 use tracing::warn;
 
 pub use settings::AuditSettings;
@@ -38,6 +41,7 @@ use crate::{
             log::{Log, Place, Read},
             serials::{Missing, Serials},
         },
+        watch::{Watch, pause},
     },
     stamp::Stamp,
 };
@@ -45,8 +49,11 @@ use crate::{
 const READ_BYTES: usize = 128 << 10;
 /// What the greatest event needs in a chunk, with declarations before it.
 const EVENT_ROOM: (usize, usize) = (16, 384 << 10);
-/// How often a log is looked at that has nothing new.
-const POLL: Duration = Duration::from_millis(250);
+/// How often a log is looked at without notice; and where the kernel gives none, or an event is not whole.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_OFTEN_EVERY: Duration = Duration::from_millis(250);
+/// After something was read: auditd writes every line by itself, those that come in this time are read together.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Wait after an error.
 const RETRY: Duration = Duration::from_secs(5);
 const VERSION: u32 = 1;
@@ -75,33 +82,57 @@ pub(crate) async fn follow(
     let name = settings.path.display().to_string();
     let key: Arc<str> = Arc::from(format!("audit {name}"));
     let mark = marks.get(&key).and_then(|bytes| serde_json::from_slice::<Mark>(bytes).ok());
-    let mut reader = Reader::new(settings, &maker, key, mark.filter(|mark| mark.v == VERSION), meter);
+    let reader = Reader::new(settings, &maker, key, mark.filter(|mark| mark.v == VERSION), meter);
+    let failed = |source| AgentError::Source { name: name.clone(), source };
+    // Ends when this future does.
+    let (stop, _stopping) = pipe().map_err(failed)?;
+    let (done_end, done) = oneshot::channel();
+    let path = name.clone();
+    let work = move || {
+        // Nobody waits for an answer any more when the agent stops.
+        let _ = done_end.send(work(reader, &path, mode, &feed, &stop));
+    };
+    thread::Builder::new().name("audit".into()).spawn(work).map_err(failed)?;
+    done.await.unwrap_or_else(|_| Err(failed(io::Error::other("the thread that reads the audit log has ended"))))
+}
+
+fn work(mut reader: Reader, name: &str, mode: Mode, feed: &Feed, stop: &PipeReader) -> Result<(), AgentError> {
+    let notices = if mode == Mode::Once { None } else { Watch::new().ok() };
+    let mut watch = notices.unwrap_or_else(Watch::none);
+    let mut has_worked = false;
     loop {
-        let read = spawn_blocking(move || {
-            let read = reader.read(mode == Mode::Once);
-            (reader, read)
-        });
-        let Ok((back, read)) = read.await else { return Ok(()) };
-        reader = back;
-        match read {
+        // What changes from here on is read now or wakes us.
+        watch.changes();
+        match reader.read(mode == Mode::Once) {
             Ok((chunks, went_on)) => {
                 reader.meter.set_error(None);
+                has_worked |= went_on;
                 for chunk in chunks {
-                    if !feed.hand_over(chunk).await {
+                    if !feed.hand_over_blocking(chunk) {
                         return Ok(());
                     }
                 }
-                match mode {
-                    _ if went_on => {}
-                    Mode::Once => return Ok(()),
-                    Mode::Follow => sleep(POLL).await,
+                if went_on || reader.log.watch(&mut watch) {
+                    continue;
+                }
+                if mode == Mode::Once {
+                    return Ok(());
+                }
+                let often = reader.log.is_blind() || reader.joiner.oldest().is_some();
+                let every = if often { LOOK_OFTEN_EVERY } else { LOOK_EVERY };
+                let goes_on =
+                    if std::mem::take(&mut has_worked) { pause(stop, PAUSE) } else { watch.wait(stop, every) };
+                if !goes_on {
+                    return Ok(());
                 }
             }
-            Err(source) if mode == Mode::Once => return Err(AgentError::Source { name, source }),
+            Err(source) if mode == Mode::Once => return Err(AgentError::Source { name: name.to_owned(), source }),
             Err(error) => {
                 warn!(path = name, %error, "the audit log can't be read; trying again");
                 reader.meter.set_error(Some(error.to_string()));
-                sleep(RETRY).await;
+                if !pause(stop, RETRY) {
+                    return Ok(());
+                }
             }
         }
     }

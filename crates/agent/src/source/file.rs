@@ -57,8 +57,9 @@ use crate::{
 
 /// After everything was read: lines that come in this time are read together.
 const PAUSE: Duration = Duration::from_millis(2);
-/// How often everything is looked at without notice, at least and at most; in between a thousand times what a look takes.
+/// How often everything is looked at without notice, at least and at most; in between so many times what a look takes.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const LOOK_COSTS: u32 = 4_000;
 /// How often, where the kernel gives no notice; or a hundred times what a look takes.
 const LOOK_BLINDLY_EVERY: Duration = Duration::from_millis(200);
 /// Files that may be open: every file has one, and two for some moments after its rotation.
@@ -104,7 +105,7 @@ fn work(mut follower: Follower, mode: Mode, feed: &Feed, stop: &PipeReader) -> R
             dirty.extend(follower.keys());
             let cost = began.elapsed().saturating_sub(now);
             let (least, most) = LOOK_EVERY;
-            let every = if is_blind { LOOK_BLINDLY_EVERY.max(100 * cost) } else { (1_000 * cost).max(least) };
+            let every = if is_blind { LOOK_BLINDLY_EVERY.max(100 * cost) } else { (LOOK_COSTS * cost).max(least) };
             (look_at, not_before) = (now + every.min(most), now + 20 * cost);
         }
         due.retain(|key, at| {

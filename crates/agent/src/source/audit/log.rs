@@ -8,11 +8,14 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::Arc,
     thread::sleep,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::source::watch::Watch;
 
 /// Bytes by which a file is known again: its number may have become another's.
 const HEAD_BYTES: usize = 64;
@@ -63,11 +66,13 @@ pub(super) struct Log {
     /// Whether the place at which reading was to begin is gone.
     pub(super) moved: bool,
     resume: Option<Place>,
+    /// The file that was watched last, and the watch's number if the kernel watches it.
+    watched: Option<((u64, u64), Option<i32>)>,
 }
 
 impl Log {
     pub(super) fn new(path: PathBuf, resume: Option<Place>) -> Self {
-        Self { path, file: None, read: 0, spans: VecDeque::new(), moved: false, resume }
+        Self { path, file: None, read: 0, spans: VecDeque::new(), moved: false, resume, watched: None }
     }
 
     /// The place in the stream up to which was read; the stream begins with the file in which reading began.
@@ -137,6 +142,27 @@ impl Log {
         self.open(successor.open()?, 0).map(|()| Read::EndOfFile)
     }
 
+    /// Has the kernel tell when the file that is being read grows, or names come and go beside it; true if it is another one than
+    /// before: it may have grown until now.
+    pub(super) fn watch(&mut self, watch: &mut Watch) -> bool {
+        watch.add_dir(folder(&self.path));
+        let (Some(file), Some(span)) = (&self.file, self.spans.back()) else { return false };
+        let id = (span.dev, span.inode);
+        if self.watched.is_some_and(|(watched, _)| watched == id) {
+            return false;
+        }
+        if let Some((_, Some(number))) = self.watched {
+            watch.remove_file(number);
+        }
+        self.watched = Some((id, watch.add_file(file, &Arc::from("audit"))));
+        true
+    }
+
+    /// Whether the kernel gives no notice of the file that is being read.
+    pub(super) fn is_blind(&self) -> bool {
+        matches!(self.watched, Some((_, None)))
+    }
+
     /// Opens the file that holds the place, or else the oldest; false if there is none.
     fn begin(&mut self) -> io::Result<bool> {
         let files = files(&self.path)?;
@@ -200,6 +226,10 @@ fn is_renamed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StaleNetworkFileHandle | io::ErrorKind::NotFound)
 }
 
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// The log's files, oldest first. They are listed twice: a file that is renamed from behind the place of a listing to before it would
 /// be missed.
 fn files(path: &Path) -> io::Result<Vec<Listed>> {
@@ -208,9 +238,8 @@ fn files(path: &Path) -> io::Result<Vec<Listed>> {
 }
 
 fn list(path: &Path) -> io::Result<Vec<Listed>> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let entries = match fs::read_dir(folder) {
+    let Some(name) = path.file_name() else { return Ok(Vec::new()) };
+    let entries = match fs::read_dir(folder(path)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),

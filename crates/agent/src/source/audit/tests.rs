@@ -303,6 +303,49 @@ async fn a_log_is_followed() {
     task.abort();
 }
 
+/// How often threads that read audit logs have gone to sleep.
+fn sleeps() -> u64 {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let audits = tasks.filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "audit-idle\n"));
+    let sleeps = audits.map(|task| {
+        let status = fs::read_to_string(task.join("status")).unwrap();
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        count.trim().parse::<u64>().unwrap()
+    });
+    sleeps.sum()
+}
+
+#[test]
+fn the_kernel_wakes_the_reader_and_nothing_else_does() {
+    let case = Case::new();
+    case.write(&logins(0, 1..2));
+    let (sender, mut chunks) = tokio::sync::mpsc::channel(1);
+    let reader = reader(case.path("audit.log"), None);
+    let (stop, stopping) = pipe().unwrap();
+    let work = move || work(reader, "audit.log", Mode::Follow, &Feed::new(sender), &stop);
+    let thread = thread::Builder::new().name("audit-idle".into()).spawn(work).unwrap();
+    assert_eq!(chunks.blocking_recv().unwrap().records.len(), 1);
+    thread::sleep(Duration::from_millis(500));
+    let before = sleeps();
+    thread::sleep(Duration::from_secs(2));
+    assert!((1..=before + 1).contains(&sleeps()), "{before} {}", sleeps());
+    // Of the file that is read, of one that takes its place, and of one that follows an end of nothing.
+    let mut took = Vec::new();
+    for serial in [2, 3, 4] {
+        if serial > 2 {
+            case.rotate();
+            thread::sleep(Duration::from_millis(300));
+        }
+        let begun = Instant::now();
+        case.write(&logins(0, serial..serial + 1));
+        assert_eq!(chunks.blocking_recv().unwrap().records.len(), 1);
+        took.push(begun.elapsed());
+    }
+    assert!(took.iter().all(|took| *took < LOOK_EVERY / 5), "{took:?}");
+    drop(stopping);
+    thread.join().unwrap().unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

@@ -25,7 +25,7 @@ use sigillo_proto::{
 use sigillo_testkit::{
     agent::{Agent, AgentCommand},
     config::{self, READER},
-    process::running,
+    process::running_with_children,
     server::{Server, ServerCommand},
 };
 use tokio::{runtime::Runtime, time::timeout};
@@ -43,9 +43,14 @@ const TENTH_DURING: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(1);
 /// Of so many lines one is timed.
 const PROBE_EVERY: u64 = 37;
-const IDLE_DURING: Duration = Duration::from_secs(20);
+/// Long enough for what is looked at every 30 s.
+const IDLE_DURING: Duration = Duration::from_secs(60);
 /// The agent has settled after so long.
 const SETTLE: Duration = Duration::from_secs(3);
+/// Threads that wait for work have ended after so long, so that those which are counted stay.
+const SETTLE_IDLE: Duration = Duration::from_secs(15);
+/// Files of the agent that reads from all kinds of sources.
+const IDLE_FILES: usize = 200;
 /// Longest wait for what should come soon.
 const COME_MAX: Duration = Duration::from_secs(120);
 const MIB: f64 = 1_048_576.0;
@@ -68,6 +73,7 @@ pub(crate) fn measure(runtime: &Runtime, dir: &Path, figures: &mut Figures) -> R
         None => eprintln!("SKIPPED: rsyslog_cpu_ms_per_mb: rsyslogd is not installed"),
     }
     tenth(runtime, &dir.join("tenth"), figures)?;
+    all_idle(&dir.join("idle"), figures)?;
     fs::remove_dir_all(&dir)?;
     Ok(())
 }
@@ -129,11 +135,34 @@ fn tenth(runtime: &Runtime, dir: &Path, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
+/// What an agent with sources of all kinds, and the journalctl that it runs, use when nothing is written.
+fn all_idle(dir: &Path, figures: &mut Figures) -> Result<()> {
+    let server = start_server(dir)?;
+    let (logs, audit) = (dir.join("logs"), dir.join("audit.log"));
+    fs::create_dir_all(&logs)?;
+    for number in 0..IDLE_FILES {
+        Lines::new(number as u64).write(File::create(logs.join(format!("{number}.log")))?, 1)?;
+    }
+    fs::write(&audit, "type=USER_LOGIN msg=audit(1700000000.123:456): pid=1 uid=0 msg='op=login res=success'\n")?;
+    let tables = format!(
+        "[[file]]\nglob = \"{}/*.log\"\n[[audit]]\npath = \"{}\"\n[[socket]]\npath = \"socket\"\n[[journald]]\n",
+        logs.display(),
+        audit.display()
+    );
+    let agent = AgentCommand::new(dir, server.listen(), SOURCE, true, &tables)?.start()?;
+    figures.put("idle_all_cpu_percent", idle(&agent)?, Against::AtMost(0.1));
+    let (status, _) = agent.stop()?;
+    ensure!(status.success(), "the agent ended with {status}");
+    server.stop()?;
+    fs::remove_dir_all(dir)?;
+    Ok(())
+}
+
 fn idle(agent: &Agent) -> Result<f64> {
-    thread::sleep(SETTLE);
-    let (begun, before) = (Instant::now(), running(agent.pid())?);
+    thread::sleep(SETTLE_IDLE);
+    let (begun, before) = (Instant::now(), running_with_children(agent.pid())?);
     thread::sleep(IDLE_DURING);
-    let used = running(agent.pid())?.saturating_sub(before);
+    let used = running_with_children(agent.pid())?.saturating_sub(before);
     Ok(used.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0)
 }
 
