@@ -226,15 +226,15 @@ fn spawn_sources(
         sources.spawn(file::follow(config.files.iter().map(table).collect(), Arc::clone(marks), mode, feed.clone()));
     }
     for settings in &config.journald {
-        let (maker, meter) = (maker.of("journald"), board.meter("journald"));
+        let (maker, meter) = (maker.of("journald"), board.meter(&settings.name()));
         sources.spawn(journald::follow(settings.clone(), maker, Arc::clone(marks), mode, feed.clone(), meter));
     }
     for settings in &config.audit {
-        let (maker, marks, meter) = (maker.clone(), Arc::clone(marks), board.meter("audit"));
+        let (maker, marks, meter) = (maker.clone(), Arc::clone(marks), board.meter(&settings.name()));
         sources.spawn(audit::follow(settings.clone(), maker, marks, mode, feed.clone(), meter));
     }
     for settings in &config.sockets {
-        let (maker, meter) = (maker.of("socket"), board.meter("socket"));
+        let (maker, meter) = (maker.of("socket"), board.meter(&format!("socket {}", settings.path.display())));
         sources.spawn(socket::follow(settings.clone(), maker, mode, feed.clone(), meter));
     }
     if config.reads_stdin() {
@@ -248,6 +248,35 @@ mod tests {
     use std::{fs, io, net::TcpListener};
 
     use super::*;
+
+    #[tokio::test]
+    async fn every_table_is_counted_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = "[[file]]\npath = 'a.log'\n[[file]]\nglob = '*.txt'\n[[audit]]\npath = 'one'\n[[audit]]\npath = 'two'\n\
+            [[journald]]\nunits = ['a.service', 'b']\ndirectory = 'none'\n[[journald]]\ndirectory = 'none'\n\
+            [[socket]]\npath = 's1'\n[[socket]]\npath = 's2'\n";
+        let text =
+            format!("state_dir = 'state'\n[server]\nurl = 'https://a'\nca = 'c'\ncert = 'c'\nkey = 'k'\n{sources}");
+        fs::write(dir.path().join("agent.toml"), text).unwrap();
+        let config = Config::load(&dir.path().join("agent.toml")).unwrap();
+        let (chunks, _taker) = mpsc::channel(1);
+        let board = Board::default();
+        let _sources =
+            spawn_sources(&config, &Marks::default(), Mode::Follow, &maker(&config).unwrap(), &chunks, &board);
+        let folder = dir.path().display();
+        let mut expected = [
+            format!("{folder}/a.log"),
+            format!("{folder}/*.txt"),
+            format!("audit {folder}/one"),
+            format!("audit {folder}/two"),
+            format!("journald a.service,b in {folder}/none"),
+            format!("journald in {folder}/none"),
+            format!("socket {folder}/s1"),
+            format!("socket {folder}/s2"),
+        ];
+        expected.sort();
+        assert_eq!(board.names(), expected);
+    }
 
     #[tokio::test]
     async fn an_agent_that_could_not_remember_ships_nothing() {

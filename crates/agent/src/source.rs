@@ -124,8 +124,11 @@ impl Gathered {
     }
 }
 
+/// Nobody knows.
+const UNKNOWN: u64 = u64::MAX;
+
 /// What a source has done, for people who ask.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Meter {
     /// Lines, entries or messages that were read.
     pub(crate) lines: AtomicU64,
@@ -135,6 +138,8 @@ pub(crate) struct Meter {
     pub(crate) last_read_ns: AtomicU64,
     /// Bytes that are there and were not read, when that was looked at last.
     pub(crate) lag_bytes: AtomicU64,
+    /// Time of the entry that was read last, while more may be there, nanoseconds since 1970; 0: everything was read.
+    read_up_to_ns: AtomicU64,
     /// Times at which something was seen to be missing.
     pub(crate) gaps: AtomicU64,
     /// How much was missing, as far as it could be counted.
@@ -143,7 +148,46 @@ pub(crate) struct Meter {
     error: Mutex<Option<String>>,
 }
 
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            lines: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            last_read_ns: AtomicU64::new(0),
+            lag_bytes: AtomicU64::new(UNKNOWN),
+            read_up_to_ns: AtomicU64::new(UNKNOWN),
+            gaps: AtomicU64::new(0),
+            lost_lines: AtomicU64::new(0),
+            error: Mutex::default(),
+        }
+    }
+}
+
 impl Meter {
+    /// Bytes that are there and were not read, if that is known.
+    pub(crate) fn lag_bytes(&self) -> Option<u64> {
+        Some(self.lag_bytes.load(Relaxed)).filter(|bytes| *bytes != UNKNOWN)
+    }
+
+    /// How long ago that was written which was read last, if more may be there, nanoseconds; 0: everything was read. `None`: not known.
+    pub(crate) fn lag_ns(&self, now_ns: u64) -> Option<u64> {
+        match self.read_up_to_ns.load(Relaxed) {
+            UNKNOWN => None,
+            0 => Some(0),
+            time_ns => Some(now_ns.saturating_sub(time_ns)),
+        }
+    }
+
+    /// Remembers that entries up to this time were read; 0: all that are there.
+    pub(crate) fn read_up_to(&self, time_ns: u64) {
+        self.read_up_to_ns.store(time_ns, Relaxed);
+    }
+
+    /// Whether all entries that are there were read.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.read_up_to_ns.load(Relaxed) == 0
+    }
+
     /// Counts what was read.
     pub(crate) fn read(&self, lines: u64, bytes: u64, now_ns: u64) {
         self.lines.fetch_add(lines, Relaxed);

@@ -42,6 +42,11 @@ impl Board {
         Arc::clone(meters.entry(name.to_owned()).or_default())
     }
 
+    #[cfg(test)]
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.lines().into_keys().collect()
+    }
+
     fn lines(&self) -> BTreeMap<String, (u64, u64)> {
         let meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = |meter: &Meter| (meter.lines.load(Relaxed), meter.bytes.load(Relaxed));
@@ -100,7 +105,7 @@ pub struct SpoolReport {
 /// A source.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SourceReport {
-    /// Path, pattern, or kind.
+    /// Path or pattern of files, or kind, with what tells it from others of its kind.
     pub name: String,
     /// Lines and bytes that were read since the start.
     pub lines: u64,
@@ -108,8 +113,10 @@ pub struct SourceReport {
     pub bytes: u64,
     /// Lines a second, over the last minute or so.
     pub lines_s: f64,
-    /// Bytes that are there and not read.
-    pub lag_bytes: u64,
+    /// Bytes that are there and not read, of files and audit logs.
+    pub lag_bytes: Option<u64>,
+    /// Seconds by which reading is behind what is written, of the systemd journal.
+    pub lag_s: Option<u64>,
     /// Seconds since something was read.
     pub last_read_s: Option<u64>,
     /// Times at which something was seen to be missing, and lines that were, as far as they could be counted.
@@ -171,10 +178,15 @@ impl Report {
             )?;
         }
         for source in &self.sources {
-            let SourceReport { name, lines, bytes, lines_s, lag_bytes, last_read_s, gaps, lost_lines, error } = source;
+            let SourceReport { name, lines, bytes, lines_s, last_read_s, gaps, lost_lines, error, .. } = source;
             writeln!(text, "\n{name}")?;
             writeln!(text, "  read   {lines} lines, {bytes} bytes; {lines_s} lines/s; last {}", Ago(*last_read_s))?;
-            writeln!(text, "  lag    {lag_bytes} bytes")?;
+            match (source.lag_bytes, source.lag_s) {
+                (Some(bytes), _) => writeln!(text, "  lag    {bytes} bytes")?,
+                (None, Some(0)) => writeln!(text, "  lag    none")?,
+                (None, Some(seconds)) => writeln!(text, "  lag    {}", Ago(Some(seconds)))?,
+                (None, None) => writeln!(text, "  lag    -")?,
+            }
             if *gaps > 0 {
                 writeln!(text, "  gaps   {gaps}, with {lost_lines} lines that are known of")?;
             }
@@ -302,7 +314,8 @@ fn report(progress: &Progress, board: &Board, rates: &mut Rates) -> Report {
             lines,
             bytes: meter.bytes.load(Relaxed),
             lines_s: rates.lines_s(name, lines),
-            lag_bytes: meter.lag_bytes.load(Relaxed),
+            lag_bytes: meter.lag_bytes(),
+            lag_s: meter.lag_ns(now).map(|ns| ns / 1_000_000_000),
             last_read_s: ago(meter.last_read_ns.load(Relaxed)),
             gaps: meter.gaps.load(Relaxed),
             lost_lines: meter.lost_lines.load(Relaxed),
@@ -362,4 +375,27 @@ pub async fn ask(config: &Config) -> Result<Asked, AgentError> {
     let report =
         serde_json::from_slice(&text).map_err(|error| failed(format!("gives no answer that is known: {error}")))?;
     Ok(Asked::Report(Box::new(report)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_no_zero() {
+        let board = Board::default();
+        board.meter("socket s");
+        board.meter("audit a").lag_bytes.store(0, Relaxed);
+        board.meter("b.log").lag_bytes.store(77, Relaxed);
+        board.meter("journald").read_up_to(unix_nanos() - 130_000_000_000);
+        board.meter("journald x").read_up_to(0);
+        let report = report(&Progress::default(), &board, &mut Rates::new(&board));
+        let text = report.to_text();
+        let lags: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("  lag    ")).collect();
+        assert_eq!(lags, ["0 bytes", "77 bytes", "2 min", "none", "-"], "{text}");
+        let json = serde_json::to_value(&report).unwrap();
+        let unknown = &json["sources"][4];
+        assert!(unknown["lag_bytes"].is_null() && unknown["lag_s"].is_null(), "{unknown}");
+        assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
+    }
 }

@@ -14,7 +14,7 @@ mod settings;
 
 use std::{
     io::{self, PipeReader, pipe},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
@@ -106,6 +106,8 @@ fn work(mut reader: Reader, name: &str, mode: Mode, feed: &Feed, stop: &PipeRead
         match reader.read(mode == Mode::Once) {
             Ok((chunks, went_on)) => {
                 reader.meter.set_error(None);
+                // Told before the chunks are handed over, which may take long.
+                reader.meter.lag_bytes.store(if went_on { reader.log.lag() } else { 0 }, Relaxed);
                 has_worked |= went_on;
                 for chunk in chunks {
                     if !feed.hand_over_blocking(chunk) {

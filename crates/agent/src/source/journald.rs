@@ -19,7 +19,11 @@ use std::{
 
 use bytes::BytesMut;
 use sigillo_client::{Backoff, unix_nanos};
-use tokio::{io::AsyncReadExt, process::Command, time::sleep};
+use tokio::{
+    io::AsyncReadExt,
+    process::Command,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 pub use settings::JournaldSettings;
@@ -41,6 +45,8 @@ use crate::{
 };
 
 const READ_BYTES: usize = 256 << 10;
+/// Everything was read when nothing comes for so long.
+const AT_END_AFTER: Duration = Duration::from_secs(1);
 /// What records of an entry have beside its message, at most, with a declaration.
 const RECORD_MORE_BYTES: usize = 64 << 10;
 
@@ -118,7 +124,17 @@ impl Reading {
         loop {
             buffer.clear();
             buffer.reserve(READ_BYTES);
-            if output.read_buf(&mut buffer).await? == 0 {
+            let read = if self.meter.is_at_end() {
+                output.read_buf(&mut buffer).await?
+            } else {
+                // journalctl may itself take some time.
+                let Ok(read) = timeout(AT_END_AFTER, output.read_buf(&mut buffer)).await else {
+                    self.meter.read_up_to(0);
+                    continue;
+                };
+                read?
+            };
+            if read == 0 {
                 return child.wait().await.map(Ended::Itself);
             }
             self.meter.set_error(None);
@@ -178,6 +194,7 @@ impl Reading {
             self.declare(&missing, observed);
         }
         let bytes = pieces.iter().map(|piece| piece.bytes.len() as u64).sum();
+        self.meter.read_up_to(entry.time_unix_nano().max(1));
         self.meter.read(u64::from(entry.given == 0), bytes, observed);
         for piece in pieces {
             self.gathered.push(self.maker.message(piece, stamp(entry), observed));

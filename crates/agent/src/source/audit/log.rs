@@ -142,6 +142,15 @@ impl Log {
         self.open(successor.open()?, 0).map(|()| Read::EndOfFile)
     }
 
+    /// Bytes that are there and were not read, as far as the files can be looked at.
+    pub(super) fn lag(&self) -> u64 {
+        let (Some(file), Some(span)) = (&self.file, self.spans.back()) else { return 0 };
+        let own = file.metadata().map_or(0, |metadata| metadata.len()).saturating_sub(self.read);
+        let files = files(&self.path).unwrap_or_default();
+        let later = files.iter().rev().take_while(|listed| listed.id != (span.dev, span.inode));
+        own + later.filter_map(|listed| fs::metadata(&listed.path).ok()).map(|metadata| metadata.len()).sum::<u64>()
+    }
+
     /// Has the kernel tell when the file that is being read grows, or names come and go beside it; true if it is another one than
     /// before: it may have grown until now.
     pub(super) fn watch(&mut self, watch: &mut Watch) -> bool {

@@ -19,6 +19,11 @@ impl AuditSettings {
     pub(crate) fn resolve(&mut self, base: &Path) {
         self.path = base.join(&self.path);
     }
+
+    /// Its name among all sources.
+    pub(crate) fn name(&self) -> String {
+        format!("audit {}", self.path.display())
+    }
 }
 
 fn path() -> PathBuf {

@@ -346,6 +346,39 @@ fn the_kernel_wakes_the_reader_and_nothing_else_does() {
     thread.join().unwrap().unwrap();
 }
 
+#[test]
+fn what_is_there_and_was_not_read_is_told() {
+    let mut case = Case::new();
+    case.write(&logins(0, 1..3_000));
+    case.rotate();
+    case.write(&logins(0, 3_000..3_100));
+    let sum: u64 = ["audit.log", "audit.log.1"].map(|name| fs::metadata(case.path(name)).unwrap().len()).iter().sum();
+    case.reader.read(false).unwrap();
+    assert_eq!(case.reader.log.lag(), sum - READ_BYTES as u64);
+    while case.reader.read(false).unwrap().1 {}
+    assert_eq!(case.reader.log.lag(), 0);
+
+    let reader = reader(case.path("audit.log"), None);
+    let (meter, (sender, mut chunks)) = (Arc::clone(&reader.meter), tokio::sync::mpsc::channel(1));
+    assert_eq!(meter.lag_bytes(), None);
+    let (stop, stopping) = pipe().unwrap();
+    let thread = thread::spawn(move || work(reader, "audit.log", Mode::Follow, &Feed::new(sender), &stop));
+    let wait = |what: &dyn Fn(u64) -> bool| {
+        let begun = Instant::now();
+        while !meter.lag_bytes().is_some_and(what) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", meter.lag_bytes());
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    // Nobody takes more than fits.
+    wait(&|bytes| (1..sum).contains(&bytes));
+    let taker = thread::spawn(move || while chunks.blocking_recv().is_some() {});
+    wait(&|bytes| bytes == 0);
+    drop(stopping);
+    thread.join().unwrap().unwrap();
+    taker.join().unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

@@ -29,6 +29,11 @@ impl JournaldSettings {
         self.directory = self.directory.as_ref().map(|directory| base.join(directory));
     }
 
+    /// Its name among all sources.
+    pub(crate) fn name(&self) -> String {
+        self.key().trim_end().replace("journald  in", "journald in")
+    }
+
     /// Name under which is remembered how far was read.
     pub(crate) fn key(&self) -> String {
         let units = self.units.join(",");

@@ -340,6 +340,13 @@ async fn a_real_journal_is_read_through_rotations_and_restarts() {
     assert_eq!((sum, large.last().unwrap().1.fragment.unwrap().last), (700_000, true));
 
     assert_eq!(following.meter.gaps.load(Relaxed), 0);
+    // The last entry was read, and nobody can know at once that none follows it.
+    assert!((1..20_000_000_000).contains(&following.meter.lag_ns(unix_nanos()).unwrap()));
+    let begun = Instant::now();
+    while following.meter.lag_ns(unix_nanos()) != Some(0) {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        sleep(Duration::from_millis(20)).await;
+    }
     let mark = following.stop().await;
     journald.send("app", b"while away");
     let mut resumed = journald.follow(mark);
