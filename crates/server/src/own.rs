@@ -136,6 +136,21 @@ impl Event {
         self
     }
 
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.core.event_name
+    }
+
+    /// A fact that is a number, by its key.
+    #[cfg(test)]
+    pub(crate) fn attribute(&self, key: &str) -> i64 {
+        let attribute = self.content.attributes.iter().find(|attribute| attribute.key == key);
+        match attribute.and_then(|attribute| attribute.value.as_ref()?.value.as_ref()) {
+            Some(Value::IntValue(number)) => *number,
+            other => panic!("{key} is {other:?}"),
+        }
+    }
+
     /// The statement's text.
     #[cfg(test)]
     pub(crate) fn into_original(self) -> Vec<u8> {
@@ -218,7 +233,7 @@ impl Own {
 
     /// Records what must not stop what it tells of: a failure goes to the server's log.
     pub(crate) async fn note(&self, event: Event) {
-        let name = event.core.event_name.clone();
+        let name = event.name().to_owned();
         if let Err(error) = self.record(event).await {
             tracing::error!(event = name, %error, "an own record could not be written");
         }

@@ -233,6 +233,7 @@ async fn serve(start: Start) -> Result<(), ServerError> {
         own: &own,
         identities: &identities,
         sources: &sources,
+        ingest: &ingest,
     };
     tokio::select! {
         () = controls.shutdown.cancelled() => {}
@@ -252,7 +253,7 @@ async fn serve(start: Start) -> Result<(), ServerError> {
         task.await?;
     }
     controlling.await?;
-    ingest.heads.attend().await;
+    ingest.ended().await;
     let head = journal.head();
     own.note(Event::new("journal.stopped").body("the server stops").number("size", head.size)).await;
     Ok(())
@@ -384,6 +385,7 @@ struct Attend<'a> {
     own: &'a Own,
     identities: &'a Identities,
     sources: &'a Sources,
+    ingest: &'a grpc::Shared,
 }
 
 impl Attend<'_> {
@@ -396,6 +398,7 @@ impl Attend<'_> {
                 _ = look.tick() => {
                     metrics::gauge!("sigillo_journal_records").set(precise(journal.head().size));
                     alarmed = self.look_at_clock(alarmed).await;
+                    self.ingest.note_due().await;
                 }
                 () = controls.confirm_clock.notified() => {
                     // A step that nobody was told of yet is recorded before it is confirmed.

@@ -1,8 +1,11 @@
 //! Appending: receipts, repetitions, gaps, forks, tenants, losses, streams that are cut.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -22,7 +25,7 @@ use tokio::{
 };
 use tonic::Code;
 
-use crate::support::{Append, Chain, Fixture, attribute, body, connect, line, noise, with_core};
+use crate::support::{Append, Chain, Fixture, SOON, attribute, body, connect, line, noise, with_core};
 
 /// A receipt without its signature.
 fn words(receipt: v1::Receipt) -> v1::Receipt {
@@ -87,6 +90,50 @@ async fn what_does_not_go_on_is_refused_with_what_was_expected() {
 
     let words: Vec<String> = server.of_source("dev-agent").await.iter().map(body).collect();
     assert_eq!(words, ["one", "two", "anew"]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fork_goes_unrecorded_however_much_a_source_does_wrong() {
+    let server = Fixture::start().await;
+    let mut chain = Chain::new("dev-agent");
+    let begin = chain.clone();
+    server.append("agent").await.receipt(chain.seal(&[line("one")])).await;
+    // Cheap, and more than get records of their own.
+    let invalid = 20;
+    for _ in 0..invalid {
+        let batch = v1::Batch { count: 0, ..chain.clone().seal(&[line("two")]) };
+        assert_eq!(server.append("agent").await.refusal(batch).await.kind(), RefusalKind::Invalid);
+    }
+    // They have turns of their own; who uses these up, too, is held back.
+    let mut forks = Vec::new();
+    loop {
+        let batch = begin.clone().seal(&[line(&format!("other {}", forks.len()))]);
+        forks.push(hex::encode(&batch.hash));
+        let mut stream = server.append("agent").await;
+        stream.send(Request::Batch(batch)).await;
+        match stream.answer().await.unwrap() {
+            Some(Answer::Refusal(refusal)) => assert_eq!(refusal.kind(), RefusalKind::Fork),
+            Some(Answer::Throttle(_)) => break,
+            other => panic!("{other:?}"),
+        }
+        assert!(forks.len() < 1_000, "somebody fills the journal with alarms");
+    }
+    assert!(forks.len() > 10, "{} forks", forks.len());
+    // It does not come again. What waits becomes a record all the same, and counts what was left out before it.
+    let last = Instant::now();
+    loop {
+        let alarms = server.events("source.fork").await;
+        let recorded: Vec<_> = alarms.iter().map(|alarm| attribute(alarm, "batch_hash")).collect();
+        let refused = server.events("source.refused").await;
+        let left_out = refused.iter().map(|alarm| attribute(alarm, "left_out_before").parse::<usize>().unwrap());
+        let counted = refused.len() + left_out.sum::<usize>();
+        assert!(refused.len() < invalid, "somebody fills the journal with refusals");
+        if recorded == forks && counted == invalid {
+            break;
+        }
+        assert!(last.elapsed() < SOON, "{} of {} forks, {counted} of {invalid}", recorded.len(), forks.len());
+    }
     server.stop().await;
 }
 

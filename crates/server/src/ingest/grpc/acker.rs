@@ -168,7 +168,7 @@ impl Acker {
     async fn register(&mut self, key: [u8; 32], reason: String, done: oneshot::Sender<()>) -> Result<(), Gone> {
         let Shared { heads, pace, .. } = &*self.shared;
         let source = &self.source;
-        match heads.register(source.id, &source.name, key, reason, || pace.turn(source.id)).await {
+        match heads.register(source.id, &source.name, key, reason, || pace.turn(source.id, "source.key")).await {
             Ok(Registered::Now) => self.head_time = 0,
             Ok(Registered::Before) => {}
             // An alarm that must not be left out: the sender is held back instead.
@@ -279,7 +279,14 @@ impl Acker {
                 .text("batch_hash", hash.to_string())
                 .number("expected_epoch", expected_epoch)
                 .number("expected_sequence", expected_sequence);
-            self.shared.note(&self.source, self.shared.uncovered(&self.source, event)).await;
+            let event = self.shared.uncovered(&self.source, event);
+            // An alarm that must not be left out: the sender is held back instead. Should it not come again, the newest is recorded in time.
+            let Some(event) = self.shared.pace.pass(self.source.id, event) else {
+                return wait(&"batches that do not go on from those before come too fast");
+            };
+            if let Err(error) = self.shared.own.record(event).await {
+                return unrecorded(&error);
+            }
         }
         let status = Status::failed_precondition(message.clone());
         let refusal = v1::Refusal {
@@ -294,10 +301,10 @@ impl Acker {
     }
 }
 
-/// What a sender is told whose key or head could not become a record.
+/// What a sender is told whose key, head or alarm could not become a record.
 fn unrecorded(error: &dyn std::error::Error) -> Stop {
-    tracing::error!(%error, "a signed head or its key could not be recorded");
-    Stop::Tell(None, Status::unavailable("the signed head could not be recorded: send it again"))
+    tracing::error!(%error, "a signed head, its key or an alarm could not be recorded");
+    Stop::Tell(None, Status::unavailable("what was sent could not be recorded: send it again"))
 }
 
 fn ack(answer: &sigillo_journal::Answer, head_time_unix_nano: u64) -> v1::Ack {

@@ -12,6 +12,7 @@ mod streams;
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use sigillo_journal::{Journal, Pending, SubmitError};
 use sigillo_model::{
     ids::{BatchHash, Epoch, SourceSeq},
@@ -33,7 +34,7 @@ use crate::{
     identity::{Identities, Peer},
     ingest::{
         heads::{BATCHES_MAX, Heads, Missing, WITHOUT_HEAD_MAX, Wrong},
-        pace::{LEFT_OUT, Pace},
+        pace::Pace,
     },
     log::Resources,
     own::{Event, Own},
@@ -184,11 +185,26 @@ impl Shared {
         Stop::Tell(Some(Box::new(Answer::Refusal(refusal))), status)
     }
 
-    /// Records what a source did wrong, unless it does so much of it that the next record will count it.
+    /// Records what a source did wrong, or lets that wait for its turn where the source does so much of it.
     async fn note(&self, source: &SourceSettings, event: Event) {
-        if let Some(left_out) = self.pace.turn(source.id) {
-            self.own.note(event.number(LEFT_OUT, left_out)).await;
+        if let Some(event) = self.pace.pass(source.id, event) {
+            self.own.note(event).await;
         }
+    }
+
+    /// Records what has waited for its turn.
+    pub(crate) async fn note_due(&self) {
+        self.note_all(self.pace.due()).await;
+    }
+
+    /// No stream is open any more: records what is left to tell of them.
+    pub(crate) async fn ended(&self) {
+        self.note_all(self.pace.rest()).await;
+        self.heads.attend().await;
+    }
+
+    async fn note_all(&self, events: Vec<Event>) {
+        join_all(events.into_iter().map(|event| self.own.note(event))).await;
     }
 
     /// What a sender is told of a head that says something wrong. Somebody else may be signing, or have altered what it keeps: an alarm.
