@@ -3,6 +3,7 @@
 mod agent;
 mod audit;
 mod backup;
+mod deploy;
 mod drills;
 mod evidence;
 mod house;
