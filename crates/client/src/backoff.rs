@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(250);
-const LONGEST: Duration = Duration::from_secs(30);
+/// A server that has started gives senders that stay connected 30 s to come back, then it reports them as silent.
+const LONGEST: Duration = Duration::from_secs(20);
 
-/// Waits that double from 250 ms to 30 s, each shortened at random by up to a half so that many clients of a server that
+/// Waits that double from 250 ms to 20 s, each shortened at random by up to a half so that many clients of a server that
 /// comes back do not arrive together.
 #[derive(Debug, Clone)]
 pub struct Backoff {
@@ -19,7 +20,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The next wait, between 125 ms and 30 s.
+    /// The next wait, between 125 ms and 20 s.
     pub fn next_wait(&mut self) -> Duration {
         let whole = self.next;
         self.next = (whole * 2).min(LONGEST);

@@ -23,7 +23,8 @@ One line a source, those that are silent first:
   STATE    connected; away: not connected, and not missed; never: not heard yet;
            SILENT: not heard for longer than it may be. A source that stays connected, as an
            agent does, may be silent for 20 s; any other one for three times the longest of its own
-           pauses, once more than a week of these is known. Becoming silent and being heard again are records, too:
+           pauses, once more than a week of these is known; one that never came for a day after
+           it was configured. Becoming silent and being heard again are records, too:
              sigillo query --action source.silent
   HEARD    how long ago its last message came
   ALLOWED  how long it may be silent; - as long as that is not known

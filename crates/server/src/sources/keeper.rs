@@ -141,10 +141,10 @@ fn tell(name: &str, report: &Report) -> Event {
     let (agent, goodbye) = (&entry.agent, entry.goodbye.as_deref());
     let seconds = quiet.as_secs();
     let Some(allowed) = allowed else {
-        tracing::info!(source = name, seconds, ?agent, "a source is heard again");
+        tracing::info!(source = name, seconds, ?agent, "a silent source is heard");
         return Event::new("source.heard")
             .target("source", name)
-            .body(format!("source {name} is heard again, after {seconds} s"))
+            .body(format!("source {name} is heard, after {seconds} s of silence"))
             .number("silent_ns", quiet.as_nanos());
     };
     tracing::warn!(
@@ -156,15 +156,19 @@ fn tell(name: &str, report: &Report) -> Event {
         goodbye,
         "a source is silent"
     );
-    let announced = if goodbye.is_some() { "; it had announced that it stops" } else { "" };
+    let more = match goodbye {
+        Some(_) => "; it had announced that it stops",
+        None if entry.sessions == 0 => "; it has never been heard since it was configured",
+        None => "",
+    };
     let event = Event::new("source.silent")
         .warning()
         .outcome(v1::Outcome::Failure)
         .target("source", name)
-        .body(format!("source {name} has not been heard for {seconds} s{announced}"))
+        .body(format!("source {name} has not been heard for {seconds} s{more}"))
         .number("silent_ns", quiet.as_nanos())
         .number("allowed_ns", allowed.as_nanos())
-        .text("rhythm", if entry.resident { "stays connected" } else { "own" })
+        .text("rhythm", entry.expected())
         .number("last_seen_unix_nano", entry.last_seen_ns)
         .number("streams", entry.streams)
         .number("waiting_records", entry.told.waiting)
@@ -182,6 +186,8 @@ struct Gauges {
     skew: Gauge,
     losses: Gauge,
     lost_lines: Gauge,
+    gaps: Gauge,
+    forks: Gauge,
 }
 
 impl Gauges {
@@ -196,6 +202,8 @@ impl Gauges {
             skew: gauge("sigillo_source_skew_seconds"),
             losses: gauge("sigillo_source_declared_losses"),
             lost_lines: gauge("sigillo_source_lost_lines"),
+            gaps: gauge("sigillo_source_gaps"),
+            forks: gauge("sigillo_source_forks"),
         }
     }
 
@@ -209,5 +217,7 @@ impl Gauges {
         self.skew.set(entry.skew_ns() as f64 / 1e9);
         self.losses.set(entry.declared.losses as f64);
         self.lost_lines.set(entry.declared.lines as f64);
+        self.gaps.set(entry.refusals.gaps as f64);
+        self.forks.set(entry.refusals.forks as f64);
     }
 }

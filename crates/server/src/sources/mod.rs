@@ -44,15 +44,18 @@ struct Inner {
 impl Sources {
     /// Goes on from what an earlier server has written. Blocks on a small file.
     pub(crate) fn open(settings: &Settings, clock: Arc<Clock>) -> Self {
-        let (entries, listened) = file::read(&file::path(&settings.data_dir), &configured(settings));
+        let configured = configured(settings);
+        let (entries, listened) = file::read(&file::path(&settings.data_dir), &configured);
         let listening = Listening::new(listened, Instant::now());
-        Self { inner: Mutex::new(Inner { listening, register: Register::new(entries, listened) }), clock }
+        let mut register = Register::new(entries, listened);
+        register.configure(&configured, listened);
+        Self { inner: Mutex::new(Inner { listening, register }), clock }
     }
 
-    /// Another configuration came into effect: who is no source any more is forgotten.
+    /// Another configuration came into effect: who is no source any more is forgotten, who is new is waited for.
     pub(crate) fn configure(&self, settings: &Settings) {
         let configured = configured(settings);
-        self.with(|register, _| register.retain(&configured));
+        self.with(|register, now| register.configure(&configured, now.listened));
     }
 
     /// A source was welcomed on a new stream.

@@ -16,8 +16,10 @@ use super::{
 
 /// A source that means to stay connected is missed after so long. It sends a heartbeat every 10 s.
 pub(super) const RESIDENT_SILENCE: Duration = Duration::from_secs(20);
-/// After a start, and when the server has sent it away, such a source has so long to come back: senders wait up to 30 s between attempts.
-const RETURN_WITHIN: Duration = Duration::from_secs(40);
+/// After a start, and when the server has sent it away, such a source has so long to come back: senders wait up to 20 s between attempts.
+const RETURN_WITHIN: Duration = Duration::from_secs(30);
+/// A source that is configured is missed if it is not heard once within so long: time enough to set it up.
+const FIRST_WITHIN: Duration = Duration::from_secs(24 * 3_600);
 /// Statements about its clock that are remembered of a source.
 const SKEWS: usize = 8;
 /// Longest name of a program, characters.
@@ -44,7 +46,7 @@ pub(super) struct Entry {
     pub(super) first_seen_ns: u64,
     /// When it was heard last.
     pub(super) last_seen_ns: u64,
-    /// The same as listened time.
+    /// The same as listened time; before it was heard at all, when it was known to be configured.
     heard: Duration,
     /// Sessions that it has begun.
     pub(super) sessions: u64,
@@ -147,7 +149,20 @@ impl Entry {
 
     /// How long it may be silent.
     pub(super) fn allowed(&self) -> Option<Duration> {
-        if self.resident { Some(RESIDENT_SILENCE) } else { self.rhythm.allowed() }
+        match self.sessions {
+            0 => Some(FIRST_WITHIN),
+            _ if self.resident => Some(RESIDENT_SILENCE),
+            _ => self.rhythm.allowed(),
+        }
+    }
+
+    /// What is expected of it, in words.
+    pub(super) fn expected(&self) -> &'static str {
+        match self.sessions {
+            0 => "never heard",
+            _ if self.resident => "stays connected",
+            _ => "own",
+        }
     }
 
     /// Whether it is reported as silent.
@@ -160,14 +175,14 @@ impl Entry {
         let allowed = self.allowed()?;
         let quiet = now.saturating_sub(self.heard);
         // After a start everybody needs time to come back.
-        let grace = if self.resident { RETURN_WITHIN } else { self.rhythm.longest().unwrap_or_default() };
+        let grace = self.rhythm.longest().filter(|_| !self.resident).unwrap_or(RETURN_WITHIN);
         let waited = now.saturating_sub(started) >= grace || self.heard >= started;
         let free = self.busy == 0 && now >= self.away_until;
         (free && waited && quiet >= allowed).then_some((quiet, allowed))
     }
 }
 
-/// All sources that were heard, by id. Only configured ones are: others have no certificate.
+/// All configured sources, by id. No others are heard: they have no certificate.
 #[derive(Debug)]
 pub(super) struct Register {
     started: Duration,
@@ -190,9 +205,12 @@ impl Register {
         &self.entries
     }
 
-    /// Forgets all but these.
-    pub(super) fn retain(&mut self, configured: &HashSet<SourceId>) {
+    /// Just these are configured from now on: forgets all others, and waits for those that are new.
+    pub(super) fn configure(&mut self, configured: &HashSet<SourceId>, now: Duration) {
         self.entries.retain(|source, _| configured.contains(source));
+        for source in configured {
+            self.entries.entry(*source).or_insert_with(|| Entry { heard: now, ..Entry::default() });
+        }
     }
 
     /// A stream of the source begins.

@@ -9,7 +9,7 @@ use sigillo_proto::{
 use sigillo_server::clock::Clock;
 use tokio::time::sleep;
 
-use crate::support::{Append, Chain, Fixture, attribute, line};
+use crate::support::{Append, Chain, Fixture, SOON, attribute, line};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -106,6 +106,16 @@ async fn the_register_tells_how_each_source_stands_and_outlives_a_restart() {
     assert!((-120..=-100).contains(&skew_s), "{skew_s} s");
     assert_eq!((agent.sessions, agent.forks, agent.gaps, agent.invalid_batches), (2, 1, 1, 0));
 
+    let asked = Instant::now();
+    loop {
+        let metrics = server.scrape("/metrics").await;
+        let says = |figure: &str, count: u32| metrics.contains(&format!("{figure}{{source=\"dev-agent\"}} {count}"));
+        if says("sigillo_source_forks", 1) && says("sigillo_source_gaps", 1) {
+            assert!(metrics.contains("sigillo_source_forks{source=\"dev-panel\"} 0"), "{metrics}");
+            break;
+        }
+        assert!(asked.elapsed() < SOON, "{metrics}");
+    }
     let dir = server.stop().await;
     let server = Fixture::start_in(dir, |_| {}, Clock::default()).await;
     let again = status(&server, "dev-agent").await;

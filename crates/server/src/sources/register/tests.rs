@@ -125,7 +125,7 @@ fn a_source_that_the_server_sends_away_has_time_to_come_back() {
     world.begins(true);
     world.register.sends_away(world.source, world.now());
     world.ends();
-    assert_eq!(world.wait(60), [(1, false), (40, true)]);
+    assert_eq!(world.wait(60), [(1, false), (30, true)]);
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn after_a_restart_everybody_has_time_to_come_back() {
     world.wait(19);
     world.restart();
     assert_eq!(world.entry().streams, 0);
-    assert_eq!(world.wait(39), []);
+    assert_eq!(world.wait(29), []);
     world.begins(true);
     world.ends();
     // Back, and gone: no grace any more.
@@ -156,7 +156,7 @@ fn after_a_restart_everybody_has_time_to_come_back() {
     world.begins(true);
     assert_eq!(world.wait(1), [(1, false)]);
     world.restart();
-    assert_eq!(world.wait(10_000), [(40, true)]);
+    assert_eq!(world.wait(10_000), [(30, true)]);
 }
 
 #[test]
@@ -240,6 +240,33 @@ fn before_its_rhythm_is_known_nothing_is_expected() {
 }
 
 #[test]
+fn a_source_that_is_configured_and_never_comes_is_missed_once() {
+    const DAY: u64 = 86_400;
+    let mut world = World::new();
+    let configured = HashSet::from([world.source]);
+    world.register.configure(&configured, world.listened);
+    // Time to set it up, which no restart and no other configuration gives anew.
+    assert_eq!(world.wait(DAY / 2), []);
+    world.restart();
+    world.register.configure(&configured, world.listened);
+    assert_eq!(world.wait(DAY), [(DAY / 2, true)]);
+    assert!(world.entry().is_silent());
+    world.restart();
+    world.register.configure(&configured, world.listened);
+    assert_eq!(world.wait(2 * DAY), []);
+    // Heard at last: what it is to be held to shows from then on.
+    world.begins(false);
+    assert_eq!(world.wait(DAY), [(1, false)]);
+    assert_eq!(world.entry().allowed(), None);
+    // One that comes in time is nobody's matter.
+    world.source = SourceId::from_name("b");
+    world.register.configure(&HashSet::from([world.source]), world.listened);
+    assert_eq!(world.wait(DAY - 1), []);
+    world.begins(false);
+    assert_eq!(world.wait(2 * DAY), []);
+}
+
+#[test]
 fn skew_is_told_by_the_fastest_statement_and_lag_by_the_sources_own_clock() {
     let mut world = World::new();
     world.begins(true);
@@ -279,6 +306,6 @@ fn what_is_refused_and_declared_is_counted_and_outlives_a_restart() {
     assert_eq!([gaps, forks, stale_epochs, invalid_batches, invalid_heads], [2, 1, 0, 0, 1]);
     assert_eq!((world.entry().declared.losses, world.entry().last_loss_ns), (1, world.wall_ns));
     assert_eq!(world.register.entries().len(), 1);
-    world.register.retain(&HashSet::new());
+    world.register.configure(&HashSet::new(), world.listened);
     assert_eq!(world.register.entries().len(), 0);
 }
