@@ -1,4 +1,5 @@
-//! Programs of others that judge our logs: built from `tests/foreign`, where go.mod, go.sum and requirements.txt fix what they are.
+//! Programs of others that judge our logs, and ours in another language: built from `tests/foreign`, where go.mod, go.sum and
+//! requirements.txt fix what they are.
 
 use std::{
     fs,
@@ -25,9 +26,25 @@ const SETS: [Set; 2] = [
     Set { module: "torchwood", packages: &["./..."], tests: "foreign_torchwood_" },
 ];
 
-/// The tests that need the Python package, and the versions of Python that it runs on.
-const PYTHON_TESTS: &str = "foreign_python_";
-const PYTHONS: [&str; 4] = ["python3", "python3.12", "python3.13", "python3.14"];
+/// Python packages below `tests/foreign`: the environment that holds them, the oldest Python that they run on, and how the names of the
+/// tests begin that need them.
+struct Packages {
+    requirements: &'static str,
+    environment: &'static str,
+    oldest: (u32, u32),
+    tests: &'static str,
+}
+
+const PACKAGES: [Packages; 2] = [
+    Packages { requirements: "requirements.txt", environment: "python", oldest: (3, 12), tests: "foreign_python_" },
+    Packages {
+        requirements: "python/requirements.txt",
+        environment: "programs",
+        oldest: (3, 11),
+        tests: "foreign_program_",
+    },
+];
+const PYTHONS: [&str; 5] = ["python3", "python3.11", "python3.12", "python3.13", "python3.14"];
 
 /// Builds what can be built into `out`; returns how the names of the tests begin that can be run now. Says loudly what is left out.
 pub(crate) fn provide(root: &Path, out: &Path) -> Vec<&'static str> {
@@ -45,22 +62,26 @@ pub(crate) fn provide(root: &Path, out: &Path) -> Vec<&'static str> {
         }
         Err(error) => eprintln!("xtask: SKIPPED: all checks with Go programs: {error:#}"),
     }
-    keep(PYTHON_TESTS, install_python(&sources.join("requirements.txt"), &out.join("python")));
+    for packages in &PACKAGES {
+        keep(packages.tests, install_python(packages, &sources, out));
+    }
     sets
 }
 
 /// Makes a virtual environment with the packages, or completes one.
-fn install_python(requirements: &Path, environment: &Path) -> Result<()> {
-    let is_fit = |python: &str| {
-        let check = "import sys, venv; sys.exit(sys.version_info < (3, 12))";
-        run(Command::new(python).args(["-c", check]).stderr(Stdio::null())).is_ok()
-    };
-    let python =
-        PYTHONS.into_iter().find(|python| is_fit(python)).context("Python 3.12 or later, with venv, is needed")?;
-    run(Command::new(python).args(["-m", "venv"]).arg(environment))?;
+fn install_python(packages: &Packages, sources: &Path, out: &Path) -> Result<()> {
+    let Packages { requirements, environment, oldest: (major, minor), .. } = packages;
+    let check = format!("import ensurepip, sys, venv; sys.exit(sys.version_info < ({major}, {minor}))");
+    let is_fit = |python: &str| run(Command::new(python).args(["-c", &check]).stderr(Stdio::null())).is_ok();
+    let python = PYTHONS
+        .into_iter()
+        .find(|python| is_fit(python))
+        .with_context(|| format!("Python {major}.{minor} or later, with venv, is needed"))?;
+    let environment = out.join(environment);
+    run(Command::new(python).args(["-m", "venv"]).arg(&environment))?;
     run(Command::new(environment.join("bin/pip"))
         .args(["install", "--quiet", "--disable-pip-version-check", "--requirement"])
-        .arg(requirements))
+        .arg(sources.join(requirements)))
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -37,7 +37,8 @@ enum Task {
         keep: bool,
     },
     /// Check formatting and lints where those tools are installed, then run all tests, also those
-    /// against programs of others where these can be built (Go 1.21 or later; `foreign` as the filter runs them alone).
+    /// against programs of others, or in other languages, where these can be had (Go 1.21, Python 3.11 or later; `foreign` as the filter
+    /// runs them alone).
     Test {
         /// Run only the tests whose name contains this, without the checks.
         filter: Option<String>,

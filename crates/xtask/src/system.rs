@@ -51,7 +51,7 @@ const NGINX: Tool = Tool::new("nginx", "nginx-light", || is_file("/usr/sbin/ngin
 const SSHD: Tool = Tool::new("sshd", "openssh-server", || is_file("/usr/sbin/sshd")).with_service("ssh.service");
 const SSH: Tool = Tool::new("ssh", "openssh-client", || in_path("ssh"));
 const JOURNALD: Tool = Tool::new("systemd-journald", "systemd", has_journald);
-const PYTHON: Tool = Tool::new("Python", "python3", || in_path("python3"));
+const PYTHON: Tool = Tool::new("Python with venv", "python3-venv", has_venv);
 
 /// Installs what is missing, saying so; an error names what to install where that can't be done here. Without what is only good to have
 /// things go on, and whoever misses it says so.
@@ -140,6 +140,11 @@ pub(crate) fn in_path(program: &str) -> bool {
 
 fn has_journald() -> bool {
     in_path("journalctl") && ["/lib", "/usr/lib"].iter().any(|lib| is_file(&format!("{lib}/systemd/systemd-journald")))
+}
+
+fn has_venv() -> bool {
+    let check = Command::new("python3").args(["-c", "import ensurepip, venv"]).output();
+    check.is_ok_and(|output| output.status.success())
 }
 
 /// Looks where the binding generator does.
