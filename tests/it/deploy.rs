@@ -1,15 +1,16 @@
-//! What is copied onto a host: the first steps that README prints.
+//! What is copied onto a host: the first steps that README prints, the example configurations, the service units.
 
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
 };
 
+use sigillo_server::config::Settings;
 use sigillo_testkit::binaries::binary;
 
-use crate::support::{Dev, said};
+use crate::support::{Dev, said, skipped};
 
 /// The commands that README prints for a new host, without comments.
 fn first_steps() -> Vec<String> {
@@ -63,4 +64,43 @@ fn the_first_steps_on_a_host_work_as_printed_and_leave_its_key_to_root_alone() {
     assert!(found.contains("of class service"), "it says as whom the server knows it: {found}");
     let unit = enable.strip_prefix("sudo systemctl enable --now ").unwrap();
     assert!(Path::new("deploy").join(format!("{unit}.service")).is_file(), "{unit}");
+}
+
+#[test]
+fn the_example_configurations_are_read_by_their_programs() {
+    // The witness has a test of its own.
+    sigillo_agent::Config::load(Path::new("deploy/agent.example.toml")).unwrap();
+    let settings = Settings::load(Path::new("deploy/sigillod.example.toml")).unwrap();
+    assert!(settings.checkpoint.is_some() && settings.sources.len() == 2);
+    let examples = files("example.toml").len();
+    assert_eq!(examples, 3, "each example is read by a test");
+}
+
+#[test]
+fn systemd_understands_the_units() {
+    if !Command::new("systemd-analyze").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return skipped("systemd-analyze is not installed, so the units are not verified");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let programs = binary("sigillod").unwrap();
+    let programs = programs.parent().unwrap().to_str().unwrap();
+    let units = files(".service");
+    assert_eq!(units.len(), 4);
+    for unit in units {
+        // It also looks whether the programs are where the unit says.
+        let text = fs::read_to_string(&unit).unwrap().replace("/usr/bin/sigill", &format!("{programs}/sigill"));
+        let path = dir.path().join(unit.file_name().unwrap());
+        fs::write(&path, text).unwrap();
+        let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output().unwrap();
+        // Of the machine's own units it may say what it likes.
+        let name = unit.file_name().unwrap().to_str().unwrap();
+        let told = said(&output);
+        assert!(output.status.success() && !told.lines().any(|line| line.contains(name)), "{name}: {told}");
+    }
+}
+
+/// Files in `deploy` whose names end so.
+fn files(end: &str) -> Vec<PathBuf> {
+    let paths = fs::read_dir("deploy").unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.to_str().unwrap().ends_with(end)).collect()
 }

@@ -9,8 +9,7 @@ mod socket;
 mod sshd;
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     net::TcpListener,
     ops::RangeInclusive,
     path::Path,
@@ -24,7 +23,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use sigillo_testkit::agent::{Agent, AgentCommand};
 
-use crate::support::{Dev, sigillo_json};
+use crate::support::{Dev, sigillo_json, skipped};
 
 /// Zone of the machine, as far as its programs and its agent know: what is taken for another one is hours off.
 const ZONE: (&str, &str) = ("TZ", "<+0530>-05:30");
@@ -135,11 +134,6 @@ fn line_with(lines: &[Vec<u8>], words: &str) -> Vec<u8> {
     let found: Vec<_> = lines.iter().filter(has).collect();
     assert_eq!(found.len(), 1, "{words}");
     found[0].clone()
-}
-
-/// Says, also when the test's output is kept back, that a test could not be run.
-fn skipped(why: &str) {
-    io::stdout().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
 }
 
 /// A program of somebody else, ended when dropped.

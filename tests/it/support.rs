@@ -1,6 +1,11 @@
 //! What the tests of the binaries share.
 
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    process::Output,
+};
 
 use serde_json::Value;
 use sigillo_testkit::{
@@ -56,6 +61,11 @@ pub(crate) fn sigillo_ok(dir: &Path, arguments: &[&str]) -> String {
 pub(crate) fn sigillo_json(dir: &Path, arguments: &[&str]) -> Vec<Value> {
     let text = sigillo_ok(dir, &[arguments, &["-o", "json"]].concat());
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Says, also when the test's output is kept back, that a test could not be run.
+pub(crate) fn skipped(why: &str) {
+    io::stdout().write_all(format!("SKIPPED: {why}\n").as_bytes()).unwrap();
 }
 
 /// What a program said, for a failing test to show.
