@@ -3,7 +3,7 @@
 use sigillo_model::{block, limits::MESSAGE_MAX_BYTES, record::Record};
 use sigillo_proto::{
     record::Fields,
-    v1::{self, RefusalKind, any_value::Value, append_request::Message as Request},
+    v1::{self, RefusalKind, any_value::Value, append_request::Message as Request, ingest_client::IngestClient},
 };
 use tonic::Code;
 
@@ -199,5 +199,31 @@ async fn a_source_has_so_many_streams_and_no_more() {
         tokio::task::yield_now().await;
         opened = Append::open(channel.clone()).await;
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_hang_do_not_keep_out_the_session_that_ends_them() {
+    let server = Fixture::start_with(|config| config.limits.streams_per_source = 2).await;
+    let mut hang = [server.append("agent").await, server.append("agent").await];
+    let Err(status) = Append::open(server.channel("agent").await).await else { panic!("a third stream") };
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    let hello = v1::Hello { epoch: 1, ..v1::Hello::default() };
+    let mut session = Append::saying(server.channel("agent").await, hello).await.unwrap();
+    for stream in &mut hang {
+        assert_eq!(stream.answer().await.unwrap_err().code(), Code::Aborted);
+    }
+    session.receipt(Chain::new("dev-agent").seal(&[line("it goes on")])).await;
+    // Streams on which nothing is said are bounded, too.
+    let mut client = IngestClient::new(server.channel("agent").await);
+    let mut silent = Vec::new();
+    let status = loop {
+        match client.append(tokio_stream::pending::<v1::AppendRequest>()).await {
+            Ok(stream) => silent.push(stream),
+            Err(status) => break status,
+        }
+        assert!(silent.len() < 10, "anybody may open as many as he likes");
+    };
+    assert_eq!(status.code(), Code::ResourceExhausted);
     server.stop().await;
 }

@@ -156,7 +156,7 @@ impl Receiver {
             return Err(Status::failed_precondition(message).into());
         }
         // Who names no epoch only asks.
-        self.slot.begin(hello.epoch != 0);
+        self.slot.begin(hello.epoch != 0)?;
         let origin = self.shared.journal.origin().as_str();
         let shown = news::welcome(&self.shared.log, origin, &hello.checkpoint).await?;
         let told = shown.told;

@@ -34,14 +34,14 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// Takes a place before anything is heard on the stream: as many again as may go on can be waited for or be about to end, so that
+    /// those that hang do not keep out the session that ends them.
     pub(super) fn take(shared: &Arc<Shared>, source: SourceId) -> Result<Self, Status> {
         let mut open = shared.streams.open.lock().unwrap_or_else(PoisonError::into_inner);
         let streams = open.entry(source).or_default();
         let most = shared.limits.streams_per_source;
-        if streams.len() >= most {
-            return Err(Status::resource_exhausted(format!(
-                "this source has {most} streams open, the most it may have: end one first"
-            )));
+        if streams.len() >= most.saturating_mul(2) {
+            return Err(too_many(most));
         }
         let superseded = CancellationToken::new();
         streams.push(Stream { superseded: superseded.clone(), begun: false });
@@ -49,22 +49,32 @@ impl Slot {
     }
 
     /// This stream has said hello. If it is a session, all of the source's that have begun before are told to end: what is left of
-    /// them, on a connection that nobody noticed to be dead or in a copy of the sender, must not write beside this one.
-    pub(super) fn begin(&self, session: bool) {
+    /// them, on a connection that nobody noticed to be dead or in a copy of the sender, must not write beside this one. Fails if as many
+    /// as may be go on.
+    pub(super) fn begin(&self, session: bool) -> Result<(), Status> {
         let mut open = self.shared.streams.open.lock().unwrap_or_else(PoisonError::into_inner);
-        for stream in open.get_mut(&self.source).into_iter().flatten() {
-            if stream.superseded == self.superseded {
-                stream.begun = true;
-            } else if session && stream.begun {
-                stream.superseded.cancel();
-            }
+        let streams = open.entry(self.source).or_default();
+        if session {
+            streams.iter().filter(|stream| stream.begun).for_each(|stream| stream.superseded.cancel());
         }
+        let most = self.shared.limits.streams_per_source;
+        if streams.iter().filter(|stream| stream.begun && !stream.superseded.is_cancelled()).count() >= most {
+            return Err(too_many(most));
+        }
+        if let Some(this) = streams.iter_mut().find(|stream| stream.superseded == self.superseded) {
+            this.begun = true;
+        }
+        Ok(())
     }
 
     /// Returns once a newer session of the source has begun.
     pub(super) async fn superseded(&self) {
         self.superseded.cancelled().await;
     }
+}
+
+fn too_many(most: usize) -> Status {
+    Status::resource_exhausted(format!("this source has {most} streams open, the most it may have: end one first"))
 }
 
 impl Drop for Slot {
