@@ -11,6 +11,7 @@ use bytes::Bytes;
 use sigillo_client::{
     ClientError, Guard,
     spooled::{Chunk, Engine, Loss, Options, Progress, SpoolOptions, Ticket},
+    unix_nanos,
 };
 use sigillo_model::{
     ids::{BatchHash, Epoch, SourceSeq},
@@ -156,6 +157,33 @@ async fn a_server_that_is_away_is_waited_for() {
     ship(&engine, 1..50).await;
     drain(engine).await;
     assert_eq!(server.shared().durable, lines(0..50));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_tells_every_10_s_what_waits() {
+    // Who may not send, and has nothing else to say, is silent without it.
+    let (server, sender) = (TestServer::start([Act::Throttle { wait_ms: 60_000 }; 8]).await, Sender::new());
+    let (begun, begun_ns) = (Instant::now(), unix_nanos());
+    let engine = sender.start(&server).await;
+    push(&engine, 0..3).await;
+    let mut ticket = engine.push(Chunk::default()).await.unwrap();
+    timeout(SOON, ticket.synced()).await.unwrap().unwrap();
+    let synced_ns = unix_nanos();
+    let heartbeats = loop {
+        let heartbeats = server.shared().heartbeats.clone();
+        if heartbeats.len() == 2 {
+            break heartbeats;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(25), "{heartbeats:?}");
+        sleep(Duration::from_millis(50)).await;
+    };
+    for heartbeat in &heartbeats {
+        assert_eq!(heartbeat.waiting_records, 3);
+        assert!((begun_ns..=synced_ns).contains(&heartbeat.oldest_unix_nano), "{heartbeat:?}");
+    }
+    let [first, second] = [0, 1].map(|number: usize| (heartbeats[number].clock_unix_nano - begun_ns) / 1_000_000_000);
+    assert!((9..=14).contains(&first) && (9..=14).contains(&(second - first)), "after {first} s and {second} s");
+    kill(engine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
