@@ -11,11 +11,14 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     SpoolError,
-    layout::{LOCK, UNFINISHED, segment_name, segment_number},
+    layout::{LOCK, RESERVE, UNFINISHED, segment_name, segment_number},
 };
 
 /// Files of a folder at most; beyond that, something else fills it.
 const FILES_MAX: usize = 1 << 20;
+
+/// Bytes of the reserve: more than the header of a segment with the marks of a thousand files.
+const RESERVE_BYTES: usize = 256 << 10;
 
 /// The folder, which nobody else uses as long as this lives.
 #[derive(Debug)]
@@ -123,11 +126,34 @@ impl Folder {
         Ok(file)
     }
 
+    /// Takes room on the disk while there is some, for the segment that must be begun before a full one can be removed. Without room there is
+    /// none, and a full disk waits for somebody to make some.
+    pub(crate) fn keep_reserve(&self) -> Result<(), SpoolError> {
+        let path = self.path.join(RESERVE);
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == RESERVE_BYTES as u64) {
+            return Ok(());
+        }
+        // Written, not only asked for: a file system may promise room that it does not have.
+        let made = fs::write(&path, vec![0; RESERVE_BYTES]).and_then(|()| File::open(&path)?.sync_all());
+        match made.map_err(SpoolError::io(&path)) {
+            Err(error) if error.is_full() => self.use_reserve(),
+            made => made,
+        }
+    }
+
+    /// Gives that room back.
+    pub(crate) fn use_reserve(&self) -> Result<(), SpoolError> {
+        self.remove_file(&self.path.join(RESERVE))
+    }
+
     /// Removes a segment, durably: the next one is removed only after that, so that no crash leaves a gap.
     pub(crate) fn remove(&self, number: u64) -> Result<(), SpoolError> {
-        let path = self.segment(number);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(SpoolError::io(&path)(error)),
+        self.remove_file(&self.segment(number))
+    }
+
+    fn remove_file(&self, path: &Path) -> Result<(), SpoolError> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SpoolError::io(path)(error)),
             _ => self.sync(),
         }
     }

@@ -31,6 +31,8 @@ use crate::{
 
 pub(crate) const CHECKSUM_BYTES: usize = 8;
 pub(crate) const LOCK: &str = "lock";
+/// Room that is kept for the next segment when the disk is full.
+pub(crate) const RESERVE: &str = "reserve";
 pub(crate) const HEAD_KEY: &str = "head-key";
 /// Ends the name of a segment that is being made.
 pub(crate) const UNFINISHED: &str = ".new";

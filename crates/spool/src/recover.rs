@@ -49,6 +49,7 @@ pub fn open(options: &Options) -> Result<Opened, SpoolError> {
     // The head before the key; and what readers will see.
     found.active.file.sync_all().map_err(SpoolError::io(&found.active.path))?;
     folder.sync()?;
+    folder.keep_reserve()?;
     let key = KeyFile::open(&folder)?;
     let key = settle_key(&folder, key, &mut found)?;
     let damaged = !found.walk.damage.is_none();

@@ -121,6 +121,7 @@ impl Spool {
         };
         let header = Header { number: FIRST_SEGMENT, made_from: 0, identity, epoch, tip, marks };
         let active = begin(&folder, &header)?;
+        folder.keep_reserve()?;
         let known = known(&header, &active);
         let next = header.tip.next;
         let view = View { generation: 0, epoch, segments: [known].into(), next };
@@ -152,6 +153,13 @@ impl Spool {
     ///
     /// `block` is empty afterwards. After an error it is as it was: after [`SpoolError::Full`] try again later.
     pub fn append(&mut self, block: &mut BlockBuilder, marks: &[(Arc<str>, Bytes)]) -> Result<Place, SpoolError> {
+        match self.try_append(block, marks) {
+            Err(error) if error.is_full() && self.renew()? => self.try_append(block, marks),
+            appended => appended,
+        }
+    }
+
+    fn try_append(&mut self, block: &mut BlockBuilder, marks: &[(Arc<str>, Bytes)]) -> Result<Place, SpoolError> {
         self.usable()?;
         self.marks.check(marks)?;
         if block.count() == 0 && marks.is_empty() {
@@ -160,7 +168,7 @@ impl Spool {
         self.roll_when_due()?;
         let marks_bytes: usize = marks.iter().map(|(key, value)| 4 + key.len() + value.len()).sum();
         if block.count() == 0 {
-            self.make_room(marks_bytes + frame::AROUND_BYTES + 2)?;
+            self.check_room(marks_bytes + frame::AROUND_BYTES + 2)?;
             let mut bytes = std::mem::take(&mut self.frame);
             frame::encode_marks(&mut bytes, self.active.spot(), marks);
             self.frame = bytes;
@@ -170,7 +178,7 @@ impl Spool {
         }
         let batch = self.seal(block)?;
         let made_ns = now_ns();
-        let written = self.make_room(frame::batch_frame_bytes(&batch, marks_bytes)).and_then(|()| {
+        let written = self.check_room(frame::batch_frame_bytes(&batch, marks_bytes)).and_then(|()| {
             let mut bytes = std::mem::take(&mut self.frame);
             frame::encode_batch(&mut bytes, self.active.spot(), made_ns, &batch, marks);
             self.frame = bytes;
@@ -345,19 +353,26 @@ impl Spool {
         Ok(())
     }
 
-    /// Waits for nothing: there is room for so many bytes more, or there is not.
-    fn make_room(&mut self, bytes: usize) -> Result<(), SpoolError> {
-        let fits = |spool: &Self| spool.bytes().saturating_add(bytes as u64) <= spool.options.max_bytes;
-        if fits(self) {
-            return Ok(());
+    /// Whether there is room for so many bytes more.
+    fn check_room(&self, bytes: usize) -> Result<(), SpoolError> {
+        let fits = self.bytes().saturating_add(bytes as u64) <= self.options.max_bytes;
+        if fits { Ok(()) } else { Err(SpoolError::Full("it has grown to its max_bytes")) }
+    }
+
+    /// The last segment is never deleted; if nothing in it is needed, another takes its place. `false` if there is nothing to be won.
+    fn renew(&mut self) -> Result<bool, SpoolError> {
+        let is_done = self.released >= self.tip.next && self.released_head_ns >= self.tip.head_time_ns;
+        if !is_done || self.active.frames_bytes() == 0 {
+            return Ok(false);
         }
-        // The last segment is never deleted; if nothing in it is needed, another takes its place.
-        let done = self.released >= self.tip.next && self.released_head_ns >= self.tip.head_time_ns;
-        if done && self.active.frames_bytes() > 0 {
-            self.roll()?;
-            self.drop_released()?;
+        self.folder.use_reserve()?;
+        match self.roll() {
+            Err(error) if error.is_full() => return Ok(false),
+            rolled => rolled?,
         }
-        if fits(self) { Ok(()) } else { Err(SpoolError::Full("it has grown to its max_bytes")) }
+        self.drop_released()?;
+        self.folder.keep_reserve()?;
+        Ok(true)
     }
 
     fn drop_released(&mut self) -> Result<(), SpoolError> {
