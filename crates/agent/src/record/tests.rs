@@ -116,6 +116,15 @@ fn what_json_hides_is_in_no_fact() {
     let fields = Fields::decode(maker().with_profile(Profile::Restic).line(piece(errors), NOON).as_ref());
     assert!(!format!("{fields:?}").contains("hunter22"), "{fields:?}");
     assert_eq!((&*fields.core.clone().unwrap().action, scrubbed(&fields).len()), ("backup.item", 2));
+    for changed in [
+        r#"{"action_name":"user_update","user":"a","components":[{"component":"Password","old_value":"hunter22","new_value":"hunter22"}]}"#,
+        "192.0.2.7 a [2026-11-23 12:00:00] 'User Updated' ('Password': '' => 'hunter22', 'Quota': '1' => '2')",
+        "192.0.2.7 a [2026-11-23 12:00:00] 'User Updated' ('API_Key': 'hunter22' => 'x hunter22')",
+    ] {
+        let fields = Fields::decode(maker().with_profile(Profile::Plesk).line(piece(changed), NOON).as_ref());
+        assert!(!format!("{fields:?}").contains("hunter22"), "{fields:?}");
+        assert_eq!((&*fields.core.clone().unwrap().action, scrubbed(&fields).len()), ("user.update", 1));
+    }
     let maker = maker();
     let original = maker.scrub(Bytes::from_static(br#"{"token":12345678}"#));
     let facts = Facts { tenant: "shop".into(), ..Facts::new("x.y", "y", Outcome::Success) };

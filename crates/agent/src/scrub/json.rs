@@ -11,6 +11,10 @@ use super::{Found, MARKER, Scrubber, Span, note};
 
 /// Bytes of a name, its last ones, that are looked at together with a value.
 const NAME_MAX_BYTES: usize = 128;
+/// What the name of another value is called that stands beside it, in lower case.
+const NAMES: [&str; 7] = ["component", "field", "header", "key", "name", "parameter", "setting"];
+/// Ends of what such values are called.
+const VALUES: [&str; 6] = ["value", "values", "old", "new", "from", "to"];
 /// Values that stand for any when a name is asked whether a list or an object under it is secret.
 const PROBES: [(&str, bool); 2] = [("xxxxxxxxxxxxxxxx", true), ("0000000000000000", false)];
 
@@ -99,14 +103,21 @@ fn beyond(spans: &[Span], part: &Range<usize>, own: &[Span]) -> Vec<Span> {
     others.map(|(from, to, rule)| (from.max(&part.start) - part.start, to.min(&part.end) - part.start, *rule)).collect()
 }
 
+/// An object or a list that we are in.
+struct Open {
+    /// The name of what has none of its own: a list's is that of what it holds.
+    name: Arc<str>,
+    /// The rule by which the value is secret of which the name stands beside it.
+    beside: Option<usize>,
+}
+
 /// A way through an object.
 struct Walk<'a> {
     scrubber: &'a Scrubber,
     found: Found,
     /// Of the value that comes next, with its end only if it is long. Empty: it has none.
     name: Arc<str>,
-    /// For each object or list that we are in, the name of what has none of its own: a list's is that of what it holds.
-    open: Vec<Arc<str>>,
+    open: Vec<Open>,
     /// One that goes as a whole: how many are around it, where it begins, and the rule.
     secret: Option<(usize, usize, usize)>,
 }
@@ -118,9 +129,10 @@ impl Walk<'_> {
             Kind::Open { list } => {
                 let name = self.take_name();
                 if self.secret.is_none() {
-                    self.secret = self.names_secrets(&name).map(|rule| (self.open.len(), range.start, rule));
+                    let rule = self.beside(&name).or_else(|| self.names_secrets(&name));
+                    self.secret = rule.map(|rule| (self.open.len(), range.start, rule));
                 }
-                self.open.push(if list { name } else { Arc::from("") });
+                self.open.push(Open { name: if list { name } else { Arc::from("") }, beside: None });
                 return None;
             }
             Kind::Close => {
@@ -150,7 +162,7 @@ impl Walk<'_> {
     fn take_name(&mut self) -> Arc<str> {
         let name = std::mem::replace(&mut self.name, Arc::from(""));
         match self.open.last() {
-            Some(list) if name.is_empty() => Arc::clone(list),
+            Some(list) if name.is_empty() => Arc::clone(&list.name),
             _ => name,
         }
     }
@@ -161,9 +173,25 @@ impl Walk<'_> {
         if text.is_empty() {
             return None;
         }
+        if is_text && text.len() <= NAME_MAX_BYTES && NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+            let beside = self.names_secrets(text);
+            if let Some(open) = self.open.last_mut() {
+                open.beside = beside;
+            }
+        }
+        if let Some(rule) = self.beside(&name) {
+            return Some(self.taken(rule));
+        }
         let alone = self.alone(text);
         let rule = self.named(&name, alone.as_deref().unwrap_or(text), is_text);
         rule.map(|rule| self.taken(rule)).or(alone)
+    }
+
+    /// The rule by which a value is secret because of a name that stood beside it: `{"name": "password", "value": "…"}`.
+    fn beside(&self, name: &str) -> Option<usize> {
+        let name = name.to_ascii_lowercase();
+        let rule = self.open.last().and_then(|open| open.beside);
+        rule.filter(|_| VALUES.iter().any(|end| name.ends_with(end)))
     }
 
     /// What stands for a value that a rule takes out as a whole.

@@ -31,10 +31,10 @@ macro_rules! value {
     };
 }
 
-/// After a name: its closing quote, and `=`, `:` or `=>`.
+/// After a name: its closing quote, `=`, `:` or `=>`, and where it changes the value that it had, in quotes.
 macro_rules! is {
     () => {
-        r#"\\*["']?\s*(?:=>|=|:)\s*"#
+        r#"\\*["']?\s*(?:=>|=|:)\s*(?:'((?:[^'\\]|\\.)*)'\s*=>\s*)?"#
     };
 }
 
@@ -53,6 +53,8 @@ pub(super) const RULES: &[Rule] = &[
             "GET /login?user=a&password=S3cr3t&x=1",
             "Password: S3cr3t",
             r#"{"pwd":"S3cr3t"}"#,
+            "('Password': '' => 'S3cr3t', 'Quota': '1' => '2')",
+            "('Password': 'S3cr3t' => 'S3cr3t')",
         ],
         not: &[
             "Accepted password for alice from 192.0.2.1 port 22 ssh2",

@@ -40,6 +40,10 @@ fn json_stays_json_and_means_the_same() {
             r#"password=[scrubbed:password] app: {"password":"[scrubbed:password]"}"#,
         ),
         (r#"password: {"a":"x","b":[1]} "#, r#"password: "[scrubbed:password]" "#),
+        (
+            r#"{"c":[{"Field":"api_key","old":"short","new":[1],"by":"y"},{"field":"n","value":"v"}]}"#,
+            r#"{"c":[{"Field":"api_key","old":"[scrubbed:key]","new":"[scrubbed:key]","by":"y"},{"field":"n","value":"v"}]}"#,
+        ),
         // What is none is looked at as it is.
         (r#"{"password":"x",}"#, r#"{"password":"[scrubbed:password]",}"#),
         (r#"{"password":true,"token":[],"":"","n":"a\tb"}"#, r#"{"password":true,"token":[],"":"","n":"a\tb"}"#),
