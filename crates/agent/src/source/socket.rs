@@ -35,6 +35,9 @@ const CONNECTIONS_MAX: usize = 64;
 /// Wait after a connection could not be taken: mostly no file descriptor is left.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Wait after the socket could not be made: its folder or its owner may come later.
+const LISTEN_AGAIN: Duration = Duration::from_secs(2);
+
 /// What all connections have in common.
 struct Shared {
     settings: SocketSettings,
@@ -56,8 +59,20 @@ pub(crate) async fn follow(
         return Ok(());
     }
     let path = settings.path.clone();
-    let failed = |source| AgentError::Source { name: path.display().to_string(), source };
-    let (listener, _file) = listen(&settings).map_err(failed)?;
+    let (listener, _file) = loop {
+        match listen(&settings) {
+            Ok(made) => break made,
+            Err(error) => {
+                let error = format!("{}: {error}", path.display());
+                if meter.error().as_deref() != Some(&error) {
+                    warn!(error, "the socket can't be offered; trying again");
+                }
+                meter.set_error(Some(error));
+                sleep(LISTEN_AGAIN).await;
+            }
+        }
+    };
+    meter.set_error(None);
     info!(path = %path.display(), "listening for programs of this machine");
     let key = Arc::from(format!("socket {}", path.display()));
     let shared = Arc::new(Shared { settings, key, maker, feed, meter });
@@ -118,13 +133,28 @@ fn listen(settings: &SocketSettings) -> io::Result<(UnixListener, SocketFile)> {
         _ => {}
     }
     let listener = UnixListener::bind(&new)?;
+    match give(settings, &new).and_then(|()| fs::rename(&new, path)) {
+        Ok(()) => Ok((listener, SocketFile { path: path.clone(), inode: inode(path)? })),
+        Err(error) => {
+            let _ = fs::remove_file(&new);
+            Err(error)
+        }
+    }
+}
+
+/// Gives the socket to those who may use it.
+fn give(settings: &SocketSettings, new: &Path) -> io::Result<()> {
     let (user, group) = settings.owner().map_err(io::Error::other)?;
     if user.is_some() || group.is_some() {
-        chown(&new, user, group)?;
+        chown(new, user, group).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => io::Error::new(
+                error.kind(),
+                "it can't be given to its `user` or `group`: let the agent be in that group (SupplementaryGroups= in its unit), or grant CAP_CHOWN",
+            ),
+            _ => error,
+        })?;
     }
-    fs::set_permissions(&new, fs::Permissions::from_mode(settings.mode))?;
-    fs::rename(&new, path)?;
-    Ok((listener, SocketFile { path: path.clone(), inode: inode(path)? }))
+    fs::set_permissions(new, fs::Permissions::from_mode(settings.mode))
 }
 
 /// What stands under the name may be replaced only if it is a socket at which nobody listens.

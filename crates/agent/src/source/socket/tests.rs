@@ -297,9 +297,10 @@ async fn the_file_has_its_mode_and_nothing_else_is_replaced() {
     let path = agent.path();
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
     // Somebody listens.
-    let (task, ..) = start(settings(&path));
-    let error = task.await.unwrap().unwrap_err().to_string();
+    let (task, _chunks, meter) = start(settings(&path));
+    let error = refusal(&meter).await;
     assert!(error.contains("another process listens"), "{error}");
+    task.abort();
     agent.task.abort();
     let _ = agent.task.await;
     assert!(!path.exists(), "the file goes with its listener");
@@ -313,9 +314,26 @@ async fn the_file_has_its_mode_and_nothing_else_is_replaced() {
     let _ = task.await;
     // A file.
     fs::write(&path, "precious").unwrap();
-    let (task, ..) = start(settings(&path));
-    assert!(task.await.unwrap().unwrap_err().to_string().contains("something else"));
+    let (task, _chunks, meter) = start(settings(&path));
+    assert!(refusal(&meter).await.contains("something else"));
     assert_eq!(fs::read(&path).unwrap(), b"precious");
+    // It waits until there is nothing.
+    fs::remove_file(&path).unwrap();
+    while !path.exists() {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(meter.error(), None);
+    task.abort();
+}
+
+/// Why the socket can't be offered, as the status says it.
+async fn refusal(meter: &Meter) -> String {
+    loop {
+        match meter.error() {
+            Some(error) => return error,
+            None => tokio::task::yield_now().await,
+        }
+    }
 }
 
 #[test]
