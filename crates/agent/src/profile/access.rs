@@ -2,7 +2,6 @@
 //!
 //! `[VHOST ]ADDRESS IDENT USER [TIME] "REQUEST" STATUS BYTES[ "REFERER" "USER AGENT"…]`
 
-use memchr::memchr;
 use sigillo_proto::v1::{ActorKind, Outcome};
 
 use crate::{
@@ -18,9 +17,9 @@ use crate::{
 
 /// One line.
 pub(super) fn read(text: &str) -> Option<Facts<'_>> {
-    let open = memchr(b'[', text.as_bytes())?;
-    let (head, rest) = (text.get(..open)?.strip_suffix(' ')?, text.get(open + 1..)?);
-    let (time, rest) = rest.split_once("] \"")?;
+    // The user may have chosen a name with a bracket, but with no quote: servers escape it.
+    let (head, rest) = text.split_once("] \"")?;
+    let (head, time) = head.rsplit_once(" [")?;
     let time = when::web(time);
     if time == 0 {
         return None;
@@ -129,6 +128,13 @@ mod tests {
                     request("denied", "/x", "192.0.2.7")
                         .actor_of("bob smith", ActorKind::Unspecified)
                         .with("method", "POST")
+                        .with("status", "401"),
+                ),
+                (
+                    r#"192.0.2.7 - a [b] [x [23/Nov/2026:12:00:00 +0000] "GET /x HTTP/1.1" 401 -"#,
+                    request("denied", "/x", "192.0.2.7")
+                        .actor_of("a [b] [x", ActorKind::Unspecified)
+                        .with("method", "GET")
                         .with("status", "401"),
                 ),
                 (

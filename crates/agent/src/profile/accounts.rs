@@ -107,14 +107,9 @@ fn removed(rest: &str) -> Option<Facts<'_>> {
     Some(of_group("group.delete", name))
 }
 
-/// `added to /etc/group: name=x, GID=1002`, `'x' removed from /etc/group`, `'x' removed`
+/// `'x' removed`. Of the lines before, which say it of each file, nothing is made.
 fn group(rest: &str) -> Option<Facts<'_>> {
-    if let Some(list) = rest.strip_prefix("added to /etc/group: name=") {
-        let (name, gid) = list.split_once(", GID=").unwrap_or((list, ""));
-        return Some(of_group("group.create", name).with("gid", gid));
-    }
-    let (name, said) = rest.strip_prefix('\'')?.split_once("' ")?;
-    (said == "removed" || said == "removed from /etc/group").then(|| of_group("group.delete", name))
+    Some(of_group("group.delete", rest.strip_prefix('\'')?.strip_suffix("' removed")?))
 }
 
 /// `alice added by root to group sudo`, `alice removed by root from group sudo`
@@ -150,12 +145,11 @@ mod tests {
                         .with("tty", "pts/0"),
                 ),
                 ("new group: name=sudo, GID=27", group("group.create").with("gid", "27")),
-                ("group added to /etc/group: name=sudo, GID=27", group("group.create").with("gid", "27")),
                 ("add 'alice' to group 'sudo'", group("group.member_add").with("member", "alice")),
                 ("delete 'alice' from group 'sudo'", group("group.member_remove").with("member", "alice")),
                 ("delete user 'alice'", account("account.delete")),
                 ("removed group 'sudo' owned by 'alice'", group("group.delete")),
-                ("group 'sudo' removed from /etc/group", group("group.delete")),
+                ("group 'sudo' removed", group("group.delete")),
                 (
                     "user alice added by root to group sudo",
                     group("group.member_add").actor("root").with("member", "alice"),
@@ -187,6 +181,10 @@ mod tests {
             "new",
             "new user: UID=1",
             "add 'a' to shadow group 'b'",
+            "group added to /etc/group: name=sudo, GID=27",
+            "group added to /etc/gshadow: name=sudo",
+            "group 'sudo' removed from /etc/group",
+            "group 'sudo' removed from /etc/gshadow",
             "change user alice",
             "group x removed",
             "user a",

@@ -1,5 +1,7 @@
 //! Error logs of nginx and Apache.
 
+use std::net::IpAddr;
+
 use sigillo_proto::v1::{ActorKind, Outcome};
 
 use crate::{
@@ -14,9 +16,6 @@ use crate::{
     when::{self, Clock},
 };
 
-/// Places that may be the client's which are tried.
-const PLACES_MAX: usize = 16;
-
 /// `2026/11/23 12:00:00 [error] 12#34: *5 MESSAGE, client: A, server: S, request: "R", host: "H", referrer: "…"`
 pub(super) fn nginx<'a>(text: &'a str, clock: Clock<'_>) -> Option<Facts<'a>> {
     // A line that came by syslog has its time in the header.
@@ -27,12 +26,7 @@ pub(super) fn nginx<'a>(text: &'a str, clock: Clock<'_>) -> Option<Facts<'a>> {
     let (level, rest) = rest.split_once("] ")?;
     let severity = number(level)?;
     let (_process, message) = rest.split_once(": ")?;
-    // What the client sent stands in the message and in the request: the last place that reads right is the server's own.
-    let known = message.rmatch_indices(", client: ").take(PLACES_MAX).find_map(|(place, key)| {
-        let (client, rest) = message.get(place + key.len()..)?.split_once(", server: ")?;
-        Some((message.get(..place)?, client, rest))
-    });
-    let Some((said, client, rest)) = known else {
+    let Some((said, client, rest)) = client(message) else {
         return Some(failure("nginx.error", level, severity, message).at(time));
     };
     let request = between(rest, ", request: \"", "\"").unwrap_or_default();
@@ -40,6 +34,23 @@ pub(super) fn nginx<'a>(text: &'a str, clock: Clock<'_>) -> Option<Facts<'a>> {
     let vhost = between(rest, ", host: \"", "\"").unwrap_or_else(|| rest.split(", ").next().unwrap_or_default());
     let facts = failure("nginx.error", level, severity, said).on("url", path).from(client).at(time);
     Some(facts.with("method", method).with("vhost", vhost))
+}
+
+/// What is said, the client and what follows `, server: `. The client has chosen texts before and behind its address: where they
+/// read like another one, nothing is taken.
+fn client(message: &str) -> Option<(&str, &str, &str)> {
+    let mut places = message.match_indices(", client: ").filter_map(|(place, key)| {
+        let (client, rest) = message.get(place + key.len()..)?.split_once(", ")?;
+        let rest = rest.strip_prefix("server: ")?;
+        let server = rest.split_once(", ").map_or(rest, |(server, _)| server);
+        let after = rest.get(server.len()..)?;
+        let follows = [", request: \"", ", upstream: \"", ", host: \""].iter().any(|next| after.starts_with(next));
+        let is_address = client.parse::<IpAddr>().is_ok() || client.starts_with("unix:");
+        let is_whole = is_address && !server.contains([' ', '"']) && (after.is_empty() || follows);
+        is_whole.then_some((message.get(..place)?, client, rest))
+    });
+    let first = places.next()?;
+    places.all(|(_, client, _)| client == first.1).then_some(first)
 }
 
 /// `[Mon Nov 23 12:00:00.123456 2026] [core:error] [pid 1:tid 2] [client 192.0.2.7:5555] MESSAGE, referer: …`
@@ -169,6 +180,29 @@ mod tests {
                         .with("reason", r#"*5 open() "/, client: 198.51.100.1, server: x" failed"#)
                         .with("method", "GET")
                         .with("vhost", "example.com"),
+                ),
+                // A page that sent the client and pretends the same.
+                (
+                    r#"2026/11/23 12:00:00 [error] 12#34: *5 open() "/x" failed, client: 192.0.2.7, server: example.com, request: "GET /x HTTP/1.1", host: "example.com", referrer: "http://a/, client: 198.51.100.1, server: x""#,
+                    error("http.request", "failure")
+                        .with("reason", r#"*5 open() "/x" failed"#)
+                        .with("method", "GET")
+                        .with("vhost", "example.com"),
+                ),
+                // Nothing tells which of the two is the server's word.
+                (
+                    r#"2026/11/23 12:00:00 [error] 12#34: open() "/x" failed, client: 192.0.2.7, server: a, request: "GET /x HTTP/1.1", client: 198.51.100.1, server: a, request: "GET /x HTTP/1.1""#,
+                    error("http.request", "failure").client("").target("", "").with(
+                        "reason",
+                        r#"open() "/x" failed, client: 192.0.2.7, server: a, request: "GET /x HTTP/1.1", client: 198.51.100.1, server: a, request: "GET /x HTTP/1.1""#,
+                    ),
+                ),
+                (
+                    "2026/11/23 12:00:00 [error] 12#34: *5 SSL_do_handshake() failed while SSL handshaking, client: 192.0.2.7, server: 0.0.0.0:443",
+                    error("http.request", "failure")
+                        .target("url", "")
+                        .with("reason", "*5 SSL_do_handshake() failed while SSL handshaking")
+                        .with("vhost", "0.0.0.0:443"),
                 ),
                 (
                     r#"2026/11/23 12:00:00 [error] 12#34: *5 user "bob": password mismatch, client: 192.0.2.7, server: _, request: "GET /x HTTP/1.1""#,
