@@ -61,7 +61,7 @@ pub(crate) async fn follow(
     let path = settings.path.clone();
     let (listener, _file) = loop {
         match listen(&settings) {
-            Ok(made) => break made,
+            Ok(offered) => break offered,
             Err(error) => {
                 let error = format!("{}: {error}", path.display());
                 if meter.error().as_deref() != Some(&error) {
