@@ -195,6 +195,7 @@ impl Config {
                 return Err(format!("[[file]] {} is there twice: remove one", file.name()));
             }
         }
+        self.journald.iter().try_for_each(JournaldSettings::validate)?;
         let mut seen = HashSet::new();
         if self.journald.iter().any(|journald| !seen.insert(journald.key())) {
             return Err("two [[journald]] tables name the same units: their lines would be sent twice".into());
@@ -245,6 +246,7 @@ mod tests {
             ("[limits]\nbandwidth_bytes_s = 1\n", "bandwidth_bytes_s"),
             ("[[file]]\npath = 'a'\n[[file]]\npath = 'a'\n", "twice"),
             ("[[journald]]\n[[journald]]\n", "[[journald]]"),
+            ("[[journald]]\nunits = ['']\n", "no name of a unit"),
             ("[[file]]\nglob = 'a'\npath = 'a'\n", "glob"),
             ("[[socket]]\nmode = 660\n", "octal"),
             ("[[socket]]\n[[socket]]\n", "twice"),

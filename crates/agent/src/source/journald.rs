@@ -1,6 +1,6 @@
 //! The systemd journal, read through `journalctl --output=export`.
 //!
-//! What is remembered is the cursor of the entry that was read last, and the last number of each sequence (`numbers`). Reading goes
+//! All entries are read, also where those of some units are wanted only. What is remembered is the cursor of the entry that was read last, and the last number of each sequence (`numbers`). Reading goes
 //! on *at* that entry, which must come first then: if another one does, the journal was cut back meanwhile, and that is declared. So
 //! is a gap in the numbers. Before a fresh gap is believed the journal is read once more from the mark on: of entries that are written
 //! to two files at the same time a reader may see the later one first, and then steps over the earlier one.
@@ -9,12 +9,13 @@ mod export;
 mod numbers;
 mod reader;
 mod settings;
+mod units;
 
 use std::{
     fs, io,
     process::{ExitStatus, Stdio},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
@@ -35,11 +36,12 @@ use crate::{
     record::Maker,
     run::Mode,
     source::{
-        Feed, Gathered, Marks, Meter,
+        Chunk, Feed, Gathered, Marks, Meter,
         journald::{
-            export::{Entry, FIELDS, Parser},
+            export::{Entry, FIELDS, Parser, UNIT_FIELDS},
             numbers::Mark,
             reader::{Follower, Found, Missing, dropped, stamp},
+            units::Units,
         },
     },
 };
@@ -47,6 +49,8 @@ use crate::{
 const READ_BYTES: usize = 256 << 10;
 /// Everything was read when nothing comes for so long.
 const AT_END_AFTER: Duration = Duration::from_secs(1);
+/// How often it is handed over how far was read, when nothing of it is passed on.
+const REMEMBER_EVERY: Duration = Duration::from_secs(30);
 /// What records of an entry have beside its message, at most, with a declaration.
 const RECORD_MORE_BYTES: usize = 64 << 10;
 
@@ -61,10 +65,24 @@ pub(crate) async fn follow(
 ) -> Result<(), AgentError> {
     let key: Arc<str> = Arc::from(settings.key());
     let mark = marks.get(&key).and_then(|bytes| Mark::parse(bytes));
-    let follower = Follower::new(mark, settings.units.is_empty());
+    let failed = |source| AgentError::Source { name: "the systemd journal".into(), source };
+    let units = Units::new(&settings.units).map_err(|error| failed(io::Error::other(error)))?;
     let declarer = Declarer::new(&maker);
     let maker = maker.with_profile(settings.profile);
-    let mut reading = Reading { settings, maker, declarer, gathered: Gathered::new(key), follower, mode, feed, meter };
+    let mut reading = Reading {
+        settings,
+        units,
+        is_chosen: true,
+        maker,
+        declarer,
+        gathered: Gathered::new(Arc::clone(&key)),
+        key,
+        remembered: None,
+        follower: Follower::new(mark),
+        mode,
+        feed,
+        meter,
+    };
     let mut backoff = Backoff::default();
     loop {
         let before = reading.follower.mark.cursor.clone();
@@ -82,7 +100,7 @@ pub(crate) async fn follow(
         };
         reading.meter.set_error(Some(error.to_string()));
         if mode == Mode::Once {
-            return Err(AgentError::Source { name: "the systemd journal".into(), source: error });
+            return Err(failed(error));
         }
         if before != reading.follower.mark.cursor {
             backoff.reset();
@@ -103,9 +121,15 @@ enum Ended {
 
 struct Reading {
     settings: JournaldSettings,
+    units: Units,
+    /// Whether the present entry is passed on.
+    is_chosen: bool,
     maker: Maker,
     declarer: Declarer,
     gathered: Gathered,
+    key: Arc<str>,
+    /// When it was handed over last how far was read.
+    remembered: Option<Instant>,
     follower: Follower,
     mode: Mode,
     feed: Feed,
@@ -165,7 +189,9 @@ impl Reading {
 impl Reading {
     fn command(&self) -> Command {
         let mut command = Command::new("journalctl");
-        command.args(["--output=export", "--no-pager", "--quiet"]).arg(format!("--output-fields={}", FIELDS.join(",")));
+        let more = if self.settings.units.is_empty() { &[][..] } else { &UNIT_FIELDS };
+        let fields = [&FIELDS, more].concat().join(",");
+        command.args(["--output=export", "--no-pager", "--quiet"]).arg(format!("--output-fields={fields}"));
         if self.mode == Mode::Follow {
             // Since systemd 250 following means the present boot only, --boot=all or not; together with --merge it still means all.
             command.args(["--follow", "--no-tail", "--merge"]);
@@ -176,7 +202,6 @@ impl Reading {
             (None, Ok(id)) if !id.trim().is_empty() => drop(command.arg(format!("_MACHINE_ID={}", id.trim()))),
             (None, _) => {}
         }
-        command.args(self.settings.units.iter().map(|unit| format!("--unit={unit}")));
         if !self.follower.mark.cursor.is_empty() {
             command.arg(format!("--cursor={}", self.follower.mark.cursor));
         }
@@ -185,6 +210,9 @@ impl Reading {
 
     /// Takes an entry; false if reading must go back to the mark.
     fn take(&mut self, entry: &Entry, observed: u64) -> bool {
+        if entry.given == 0 {
+            self.is_chosen = self.units.has(entry);
+        }
         let (pieces, missing) = match self.follower.take(entry, observed) {
             Found::Nothing => return true,
             Found::Again => return false,
@@ -193,8 +221,11 @@ impl Reading {
         for missing in missing.into_iter().chain(dropped(entry)) {
             self.declare(&missing, observed);
         }
-        let bytes = pieces.iter().map(|piece| piece.bytes.len() as u64).sum();
         self.meter.read_up_to(entry.time_unix_nano().max(1));
+        if !self.is_chosen {
+            return true;
+        }
+        let bytes = pieces.iter().map(|piece| piece.bytes.len() as u64).sum();
         self.meter.read(u64::from(entry.given == 0), bytes, observed);
         for piece in pieces {
             self.gathered.push(self.maker.message(piece, stamp(entry), observed));
@@ -213,10 +244,15 @@ impl Reading {
 
     /// Hands over what was gathered; false when nobody takes it any more.
     async fn flush(&mut self) -> bool {
-        match self.gathered.take(Some(self.follower.mark.to_bytes())) {
-            Some(chunk) => self.feed.hand_over(chunk).await,
-            None => true,
-        }
+        let mark = self.follower.mark.to_bytes();
+        let chunk = self.gathered.take(Some(mark.clone())).or_else(|| {
+            // Of units that are silent for long: else the place would be gone one day, and be missed.
+            let is_due = self.remembered.is_none_or(|remembered| remembered.elapsed() >= REMEMBER_EVERY);
+            is_due.then(|| Chunk::new(&self.key, Vec::new(), Some(mark)))
+        });
+        let Some(chunk) = chunk else { return true };
+        self.remembered = Some(Instant::now());
+        self.feed.hand_over(chunk).await
     }
 }
 

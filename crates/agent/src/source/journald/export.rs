@@ -23,6 +23,8 @@ pub(super) const FIELDS: [&str; 10] = [
     "_SYSTEMD_UNIT",
     "_TRANSPORT",
 ];
+/// Those that tell the unit, asked for only where units are chosen.
+pub(super) const UNIT_FIELDS: [&str; 5] = ["COREDUMP_UNIT", "OBJECT_SYSTEMD_UNIT", "UNIT", "_SYSTEMD_SLICE", "_UID"];
 /// Bytes of a message that are held before they are given away in pieces.
 const HELD_MAX_BYTES: usize = LINE_MAX_BYTES;
 /// Bytes that are moved at once, so that a last part still fits a chunk.
@@ -67,7 +69,8 @@ impl Entry {
         if let Some(message) = &self.message {
             return message.clone();
         }
-        let lines: Vec<_> = self.fields.iter().map(|(name, value)| [name.as_bytes(), value].join(&b'=')).collect();
+        let fields = self.fields.iter().filter(|(name, _)| FIELDS.contains(name));
+        let lines: Vec<_> = fields.map(|(name, value)| [name.as_bytes(), value].join(&b'=')).collect();
         lines.join(&b'\n').into()
     }
 }
@@ -100,7 +103,7 @@ enum Field {
     Cursor,
     Realtime,
     Message,
-    /// One of [`FIELDS`].
+    /// One of [`FIELDS`] or [`UNIT_FIELDS`].
     Kept(&'static str),
     Other,
 }
@@ -182,7 +185,10 @@ impl Parser {
             b"__CURSOR" => Field::Cursor,
             b"__REALTIME_TIMESTAMP" => Field::Realtime,
             b"MESSAGE" => Field::Message,
-            name => FIELDS.into_iter().find(|known| known.as_bytes() == name).map_or(Field::Other, Field::Kept),
+            name => {
+                let mut kept = FIELDS.into_iter().chain(UNIT_FIELDS);
+                kept.find(|known| known.as_bytes() == name).map_or(Field::Other, Field::Kept)
+            }
         };
         self.state = if is_text { State::Text(field) } else { State::Length(field) };
         match field {

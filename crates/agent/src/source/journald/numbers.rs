@@ -4,7 +4,7 @@
 //! journald writes takes the next number. Up to systemd 253 the system's files and each user's have a sequence id of their own, but one
 //! counter; since then the id is one, too. Files of other machines in the same directory count for themselves. So an entry follows
 //! well if the number before its own is the last one that was read of any sequence; a sequence that was not read before may begin
-//! anywhere. With a filter most numbers are absent for good reason, and only the cursor itself can be looked for.
+//! anywhere.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -90,13 +90,10 @@ impl Mark {
         self.numbers.iter().any(|(_, last)| last.checked_add(1) == Some(cursor.number))
     }
 
-    /// The entry was read, or that many bytes of its message. `counted`: whether all entries are read, so that numbers mean something.
-    pub(super) fn advance(&mut self, cursor: &Cursor, part: Option<u64>, counted: bool) {
+    /// The entry was read, or that many bytes of its message.
+    pub(super) fn advance(&mut self, cursor: &Cursor, part: Option<u64>) {
         (self.v, self.part) = (VERSION, part);
         self.cursor.clone_from(&cursor.text);
-        if !counted {
-            return;
-        }
         let id = id(cursor);
         let place = self.numbers.iter().position(|(known, _)| *known == id);
         let last = place.map_or(0, |place| self.numbers.remove(place).1);
@@ -128,7 +125,7 @@ mod tests {
         let check = |&(sequence, number): &(u128, u64)| {
             let cursor = cursor(sequence, number);
             let missing = mark.missing_before(&cursor);
-            mark.advance(&cursor, None, true);
+            mark.advance(&cursor, None);
             missing
         };
         entries.iter().map(check).collect()
@@ -170,7 +167,7 @@ mod tests {
     fn marks_stay_small_and_old_ones_are_read() {
         let mut mark = Mark::default();
         for sequence in 0..1_000 {
-            mark.advance(&cursor(u128::MAX - sequence, u64::MAX), Some(u64::MAX), true);
+            mark.advance(&cursor(u128::MAX - sequence, u64::MAX), Some(u64::MAX));
         }
         mark.cursor = format!("s=1;i=1;x={}", "0".repeat(500));
         assert!(mark.to_bytes().len() <= 4_096, "{}", mark.to_bytes().len());

@@ -45,8 +45,6 @@ pub(super) struct Missing {
 /// Follows entries by their cursors.
 #[derive(Debug, Default)]
 pub(super) struct Follower {
-    /// Whether all entries are read.
-    pub(super) counted: bool,
     pub(super) mark: Mark,
     /// What the first entry must be, if reading went on at a mark.
     resumed: Option<Cursor>,
@@ -57,8 +55,8 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(mark: Option<Mark>, counted: bool) -> Self {
-        Self { counted, mark: mark.unwrap_or_default(), ..Self::default() }
+    pub(super) fn new(mark: Option<Mark>) -> Self {
+        Self { mark: mark.unwrap_or_default(), ..Self::default() }
     }
 
     /// Reading begins, or begins again, at the mark.
@@ -88,7 +86,7 @@ impl Follower {
         if !is_new {
             return Found::Nothing;
         }
-        self.mark.advance(&cursor, (!entry.whole).then_some(end), self.counted);
+        self.mark.advance(&cursor, (!entry.whole).then_some(end));
         Found::Pieces(pieces(entry), missing)
     }
 
@@ -99,10 +97,10 @@ impl Follower {
                 self.skip = self.mark.part.unwrap_or(u64::MAX);
                 return Ok(None);
             }
-            if self.counted && self.mark.part.is_none() && self.mark.is_next(cursor) {
+            if self.mark.part.is_none() && self.mark.is_next(cursor) {
                 return Ok(None);
             }
-            let numbers = self.mark.missing_before(cursor).filter(|_| self.counted);
+            let numbers = self.mark.missing_before(cursor);
             return Ok(Some(Missing {
                 reason: "the place at which reading of the systemd journal stopped is no longer there".into(),
                 from: resumed.text,
@@ -110,7 +108,7 @@ impl Follower {
                 lines: numbers.map_or(0, |(first, last)| last - first + 1),
             }));
         }
-        let Some((first, last)) = self.mark.missing_before(cursor).filter(|_| self.counted) else { return Ok(None) };
+        let Some((first, last)) = self.mark.missing_before(cursor) else { return Ok(None) };
         let is_settled = entry.time_unix_nano().saturating_add(SETTLED_NS) < observed;
         if !is_settled && self.suspected.as_ref() != Some(cursor) {
             self.suspected = Some(cursor.clone());

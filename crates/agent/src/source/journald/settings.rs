@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::units::Units;
 use crate::Profile;
 
 /// A reading of the systemd journal, by `journalctl` (systemd 236 or later). The agent's account needs to be in the group
@@ -11,8 +12,8 @@ use crate::Profile;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JournaldSettings {
-    /// Units to read. Default: all, and then the journal's own counter is checked for gaps; with a choice of units only whether the place
-    /// at which reading stopped is still there.
+    /// Units whose entries are shipped, and entries about them: names or patterns, as `journalctl --unit` takes them. Default: all. Read
+    /// is everything in any case, since the journal's own counter shows gaps only to who reads all.
     #[serde(default)]
     pub units: Vec<String>,
     /// Folder that holds the journal's files, for a container's journal or a copy. Default: this machine's journal.
@@ -27,6 +28,11 @@ impl JournaldSettings {
     /// Makes paths relative to the configuration's folder.
     pub(crate) fn resolve(&mut self, base: &Path) {
         self.directory = self.directory.as_ref().map(|directory| base.join(directory));
+    }
+
+    /// Refuses what can't be units.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        Units::new(&self.units).map(drop)
     }
 
     /// Its name among all sources.
