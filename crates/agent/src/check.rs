@@ -1,9 +1,14 @@
 //! `sigillo-agent check`: is everything there that the agent needs, and what would it make of it?
 
+mod journald;
+mod spool;
+
+pub(crate) use journald::journald;
+
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -37,12 +42,8 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         }
         findings.extend(paths.iter().map(|path| log_file(path, maker.as_ref())));
     }
-    if !config.journald.is_empty() {
-        let journalctl = find_program("journalctl");
-        findings.push(match journalctl {
-            Some(path) => (true, format!("systemd journal is read with {}", path.display())),
-            None => (false, "systemd journal: there is no journalctl on this machine".into()),
-        });
+    for settings in &config.journald {
+        findings.extend(journald(settings).await);
     }
     findings.extend(config.audit.iter().map(|audit| log_file(&audit.path, maker.as_ref())));
     let sockets =
@@ -51,6 +52,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     if config.reads_stdin() {
         findings.push((true, "standard input is read".into()));
     }
+    findings.extend(spool::spool(&config.spool.options(&config.state_dir)));
     findings.push(certificate(&config.server.cert));
     findings.extend(server(config).await.unwrap_or_else(|error| vec![(false, format!("server: {error}"))]));
     findings
@@ -132,6 +134,62 @@ async fn server(config: &Config) -> Result<Vec<Finding>, ClientError> {
     Ok(vec![(true, found), (skew <= SKEW_MAX_NS, clock)])
 }
 
-fn find_program(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join(name)).find(|path| path.is_file())
+#[cfg(test)]
+mod testing {
+    use std::{fs, os::unix::fs::PermissionsExt, path::Path, thread};
+
+    use rustix::{
+        process::{Gid, Uid, geteuid},
+        thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+    };
+
+    pub(super) fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Does it without root's rights, which end with the thread.
+    pub(super) fn as_nobody<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        let unprivileged = move || {
+            if geteuid().is_root() {
+                let (user, group) = (Uid::from_raw(65_534), Gid::from_raw(65_534));
+                set_thread_groups(&[]).unwrap();
+                set_thread_res_gid(group, group, group).unwrap();
+                set_thread_res_uid(user, user, user).unwrap();
+            }
+            work()
+        };
+        thread::spawn(unprivileged).join().unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn everything_that_is_named_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.log"), "2026-11-23T12:00:00Z hello\n").unwrap();
+        let text = "state_dir = 'state'\n[server]\nurl = 'https://127.0.0.1:1'\nca = 'ca'\ncert = 'c'\nkey = 'k'\n\
+            [spool]\nmax_bytes = 16777216\n[[file]]\npath = 'a.log'\n[[file]]\npath = 'b.log'\n[[audit]]\npath = 'audit.log'\n\
+            [[journald]]\ndirectory = 'journal'\n[[socket]]\npath = 's'\n";
+        fs::write(dir.path().join("agent.toml"), text).unwrap();
+        let config = Config::load(&dir.path().join("agent.toml")).unwrap();
+        let findings = check(&config).await;
+        let folder = dir.path().display();
+        for (fine, what) in [
+            (true, format!("file {folder}/a.log is readable, 27 bytes")),
+            (false, format!("file {folder}/b.log: ")),
+            (false, format!("file {folder}/audit.log: ")),
+            (false, format!("journald in {folder}/journal: ")),
+            (true, format!("socket {folder}/s is offered")),
+            (true, format!("spool {folder}/state/spool may grow to 16777216 bytes, has 0 now, and ")),
+            (false, format!("certificate {folder}/c: ")),
+            (false, "server: ".to_owned()),
+        ] {
+            let found = findings.iter().filter(|(is, found)| *is == fine && found.starts_with(&what)).count();
+            assert_eq!(found, 1, "{what} {findings:#?}");
+        }
+        assert_eq!(findings.len(), 8, "{findings:#?}");
+    }
 }

@@ -12,7 +12,7 @@ mod settings;
 mod units;
 
 use std::{
-    fs, io,
+    io,
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -196,12 +196,7 @@ impl Reading {
             // Since systemd 250 following means the present boot only, --boot=all or not; together with --merge it still means all.
             command.args(["--follow", "--no-tail", "--merge"]);
         }
-        match (&self.settings.directory, fs::read_to_string("/etc/machine-id")) {
-            (Some(directory), _) => drop(command.arg("--directory").arg(directory)),
-            // Of what is merged, this machine's: journals received from others may lie beside it.
-            (None, Ok(id)) if !id.trim().is_empty() => drop(command.arg(format!("_MACHINE_ID={}", id.trim()))),
-            (None, _) => {}
-        }
+        command.args(self.settings.place());
         if !self.follower.mark.cursor.is_empty() {
             command.arg(format!("--cursor={}", self.follower.mark.cursor));
         }

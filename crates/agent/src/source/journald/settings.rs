@@ -1,6 +1,10 @@
 //! What is said in `[[journald]]`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -28,6 +32,16 @@ impl JournaldSettings {
     /// Makes paths relative to the configuration's folder.
     pub(crate) fn resolve(&mut self, base: &Path) {
         self.directory = self.directory.as_ref().map(|directory| base.join(directory));
+    }
+
+    /// What tells journalctl which journal is meant.
+    pub(crate) fn place(&self) -> Vec<OsString> {
+        match (&self.directory, fs::read_to_string("/etc/machine-id")) {
+            (Some(directory), _) => vec!["--directory".into(), directory.into()],
+            // Of what is merged, this machine's: journals received from others may lie beside it.
+            (None, Ok(id)) if !id.trim().is_empty() => vec![format!("_MACHINE_ID={}", id.trim()).into()],
+            (None, _) => Vec::new(),
+        }
     }
 
     /// Refuses what can't be units.

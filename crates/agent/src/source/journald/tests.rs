@@ -437,6 +437,24 @@ async fn with_a_choice_of_units_gaps_are_seen_and_the_place_moves_on() {
 }
 
 #[tokio::test]
+async fn a_check_tries_to_read_and_looks_for_units() {
+    let Some(journald) = Journald::start() else { return };
+    journald.send_and_see("hello");
+    let units = ["app.service", "none"].map(String::from).to_vec();
+    let mut settings = JournaldSettings { units, directory: Some(journald.log()), profile: Profile::Auto };
+    let findings = crate::check::journald(&settings).await;
+    let expected = [(true, "is read with"), (true, "unit app.service has entries"), (false, "no entry of unit none")];
+    assert_eq!(findings.len(), expected.len(), "{findings:?}");
+    for ((is_fine, found), (fine, word)) in findings.iter().zip(expected) {
+        assert!(*is_fine == fine && found.contains(word), "{findings:?}");
+    }
+    let empty = tempfile::tempdir().unwrap();
+    (settings.units, settings.directory) = (Vec::new(), Some(empty.path().to_owned()));
+    let findings = crate::check::journald(&settings).await;
+    assert!(!findings[0].0 && findings[0].1.contains("no entry that can be seen"), "{findings:?}");
+}
+
+#[tokio::test]
 async fn entries_of_earlier_boots_are_read_while_following() {
     let boot = "5d9a8f3c-71b2-4b0e-9c46-2f1e0d7a6b38";
     let Some(journald) = Journald::start_in(tempfile::tempdir().unwrap(), boot) else { return };
