@@ -52,7 +52,7 @@ pub(super) async fn serve(stream: UnixStream, shared: Arc<Shared>) {
     };
     let (input, output) = stream.into_split();
     let (groups, to_answer) = mpsc::channel(GROUPS);
-    let reader = Reader { shared, peer, line: 0, splitter: Splitter::new(LINE_MAX_BYTES, 0), groups };
+    let reader = Reader { shared, peer, line: 0, splitter: Splitter::new(LINE_MAX_BYTES, 0), held: None, groups };
     let (read, written) = tokio::join!(reader.run(input), answer(output, to_answer));
     for error in [read.err(), written.err()].into_iter().flatten() {
         warn!(%error, uid = peer.user, pid = peer.process_id, "a connection broke");
@@ -65,6 +65,8 @@ struct Reader {
     /// Lines that were read.
     line: u64,
     splitter: Splitter,
+    /// Of the newest line, where the group before it had no room.
+    held: Option<Record>,
     groups: mpsc::Sender<Group>,
 }
 
@@ -87,16 +89,19 @@ impl Reader {
     async fn group(&mut self) -> io::Result<bool> {
         let (mut answers, mut gathered) = (Vec::new(), Gathered::new(Arc::clone(&self.shared.key)));
         let observed = unix_nanos();
-        // A line's own bytes and its message make up its record.
-        while answers.len() < GROUP_LINES && gathered.has_room(1, 2 * LINE_MAX_BYTES) {
-            let Some(piece) = self.splitter.next_piece() else { break };
-            let is_part = piece.fragment.is_some_and(|fragment| !fragment.last);
-            if is_part {
-                continue;
-            }
-            self.line += 1;
-            self.shared.meter.read(1, piece.consumed, observed);
-            let refused = self.record(&piece, observed).map(|record| gathered.push(record)).err();
+        while answers.len() < GROUP_LINES {
+            let Some(record) = self.held.take().map(Ok).or_else(|| self.next_record(observed)) else { break };
+            let refused = match record {
+                Ok(record) if !gathered.has_room(1, record.as_ref().length()) => {
+                    self.held = Some(record);
+                    break;
+                }
+                Ok(record) => {
+                    gathered.push(record);
+                    None
+                }
+                Err(refused) => Some(refused),
+            };
             answers.push(Answer { line: self.line, refused });
         }
         if answers.is_empty() {
@@ -113,6 +118,19 @@ impl Reader {
         };
         let sent = self.groups.send(Group { answers, synced }).await;
         sent.map(|()| true).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// What is made of the next whole line, if there is one.
+    fn next_record(&mut self, observed: u64) -> Option<Result<Record, String>> {
+        loop {
+            let piece = self.splitter.next_piece()?;
+            let is_part = piece.fragment.is_some_and(|fragment| !fragment.last);
+            if !is_part {
+                self.line += 1;
+                self.shared.meter.read(1, piece.consumed, observed);
+                return Some(self.record(&piece, observed));
+            }
+        }
     }
 
     fn record(&self, piece: &Piece, observed: u64) -> Result<Record, String> {

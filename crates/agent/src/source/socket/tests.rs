@@ -20,7 +20,7 @@ use super::{
 use crate::{
     line::LINE_MAX_BYTES,
     scrub::{ScrubSettings, Scrubber},
-    source::Chunk,
+    source::{CHUNK_BYTES, Chunk},
 };
 
 struct Agent {
@@ -171,6 +171,32 @@ async fn a_line_of_which_too_much_is_a_secret_is_refused_and_not_read_as_it_came
     let answer = client.answer().await;
     assert!(answer["ok"] == false && answer["error"].as_str().unwrap().contains("took token"), "{answer}");
     assert!(!answer.to_string().contains("hunter22") && agent.chunks.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn lines_that_are_there_are_kept_together_as_far_as_a_chunk_goes() {
+    let mut agent = Agent::start().await;
+    let mut client = agent.connect().await;
+    let long = format!("{{\"action\":\"a\",\"message\":\"{}\"}}\n", "y".repeat(LINE_MAX_BYTES - 30));
+    let text = format!("{}{long}{long}{long}", "{\"action\":\"a\"}\n".repeat(300));
+    let mut output = client.output.take().unwrap();
+    let sending = tokio::spawn(async move {
+        output.write_all(text.as_bytes()).await.unwrap();
+        output
+    });
+    let mut sizes = Vec::new();
+    while sizes.iter().sum::<usize>() < 303 {
+        let chunk = agent.chunk().await;
+        let bytes: usize = chunk.records.iter().map(|record| record.as_ref().length()).sum();
+        assert!(chunk.records.len() == 1 || bytes <= CHUNK_BYTES, "{bytes}");
+        sizes.push(keep(chunk).len());
+    }
+    assert!(sizes.len() < 10, "{sizes:?}");
+    for line in 1..=303 {
+        let answer = client.answer().await;
+        assert!(answer["ok"] == true && answer["line"] == line, "{answer}");
+    }
+    drop(sending.await.unwrap());
 }
 
 #[tokio::test]
