@@ -16,4 +16,5 @@ mod refusals;
 mod register;
 mod restart;
 mod sources;
+mod spooled;
 mod support;

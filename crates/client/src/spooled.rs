@@ -57,6 +57,9 @@ const CHUNKS: usize = 4;
 const LET_GO: Duration = Duration::from_secs(5);
 /// Chunks that the journal has refused and that are remembered for their tickets.
 const REFUSED_MAX: usize = 1_024;
+/// Between two heads lies no more than a link with a limit sends within so many seconds: a quarter of the time after which the journal
+/// misses heads.
+const HEAD_SECONDS: u64 = 45;
 /// Bytes that a record needs in a block besides its parts, at most.
 const RECORD_OVERHEAD_BYTES: usize = 13;
 
@@ -348,7 +351,11 @@ impl fmt::Debug for Engine {
 impl Engine {
     /// Opens the spool and begins to send what it holds. A spool that is not there yet is made when the server has welcomed us for the
     /// first time; pushing waits until then.
-    pub async fn start(options: Options) -> Result<Self, ClientError> {
+    pub async fn start(mut options: Options) -> Result<Self, ClientError> {
+        if let Some(bytes_s) = options.bandwidth_bytes_s {
+            let head_bytes = bytes_s.saturating_mul(HEAD_SECONDS);
+            options.spool.head_bytes = options.spool.head_bytes.min(head_bytes);
+        }
         let spool_options = options.spool.clone();
         let opened = spawn_blocking(move || sigillo_spool::open(&spool_options)).await;
         let opened = opened.map_err(|_| ClientError::Stopped)??;

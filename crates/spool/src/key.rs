@@ -80,11 +80,11 @@ impl KeyFile {
         &self.key
     }
 
-    /// Moves on to the next key. When this returns, the old seed is overwritten. After an error the key has moved on in memory:
+    /// Moves on behind so many heads. When this returns, the old seed is overwritten. After an error the key has moved on in memory:
     /// [`KeyFile::settle`] must succeed before it signs anything.
-    pub(crate) fn advance(&mut self) -> Result<(), SpoolError> {
+    pub(crate) fn advance(&mut self, heads: u32) -> Result<(), SpoolError> {
         self.number = self.number.checked_add(1).ok_or(SpoolError::Overflow("the head key"))?;
-        self.key = self.key.clone().ratchet();
+        self.key = (0..heads).fold(self.key.clone(), |key, _| key.ratchet());
         self.write(self.number).and_then(|()| self.file.sync_data()).map_err(SpoolError::io(&self.path))?;
         self.settle()
     }

@@ -21,10 +21,12 @@ use std::{fs::File, os::unix::fs::FileExt};
 use bytes::Buf;
 use sigillo_model::{
     entry::checksum,
-    ids::{BatchHash, Epoch, Origin, SourceId, SourceSeq},
+    head::{HeadKey, SignedHead},
+    ids::{BatchHash, Epoch, NodeHash, Origin, SourceId, SourceSeq},
 };
 
 use crate::{
+    SpoolError,
     marks::{self, MARKS_MAX_BYTES, Table},
     spool::Identity,
 };
@@ -65,6 +67,36 @@ pub(crate) struct Tip {
     pub(crate) key: [u8; 32],
     /// Time of the last head, 0 when none.
     pub(crate) head_time_ns: u64,
+}
+
+impl Tip {
+    /// Signs a head that stands here, with the key that is due; the head, and its note.
+    pub(crate) fn sign(
+        &self,
+        identity: &Identity,
+        epoch: Epoch,
+        key: &HeadKey,
+        (now_ns, seen): (u64, (u64, NodeHash)),
+    ) -> Result<(SignedHead, String), SpoolError> {
+        let least = self.head_time_ns.checked_add(1).ok_or(SpoolError::Overflow("the time of heads"))?;
+        let head = SignedHead {
+            origin: identity.origin.clone(),
+            source: identity.source,
+            epoch,
+            next: self.next,
+            batch_hash: self.hash,
+            time_ns: now_ns.max(least),
+            seen,
+            next_key: key.clone().ratchet().public(),
+        };
+        let note = head.sign(key)?;
+        Ok((head, note))
+    }
+
+    /// Goes on behind a head.
+    pub(crate) fn pass(&mut self, head: &SignedHead) {
+        (self.key, self.head_time_ns) = (head.next_key, head.time_ns);
+    }
 }
 
 /// What stands at the beginning of a segment: all that is needed to go on from there.

@@ -26,6 +26,7 @@ mod recover;
 mod scan;
 mod segment;
 mod shared;
+mod since;
 mod spool;
 
 pub use error::{Damage, Lost, SpoolError};

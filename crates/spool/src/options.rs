@@ -18,12 +18,14 @@ pub struct Options {
     /// Bytes of all segments at most: 16 MiB to 1 TiB. A spool that is full takes nothing until something is released. Opening
     /// reads everything that is there.
     pub max_bytes: u64,
+    /// Bytes of batches after which a head is owed, at the latest: as much as a slow link sends before the journal misses one.
+    pub head_bytes: u64,
 }
 
 impl Options {
-    /// Segments of 8 MiB, 1 GiB in all.
+    /// Segments of 8 MiB, 1 GiB in all, a head after 2 MiB.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), segment_bytes: 8 * MIB, max_bytes: 1024 * MIB }
+        Self { dir: dir.into(), segment_bytes: 8 * MIB, max_bytes: 1024 * MIB, head_bytes: 2 * MIB }
     }
 
     /// Whether the bounds are kept.

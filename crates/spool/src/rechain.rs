@@ -10,7 +10,9 @@ use bytes::Bytes;
 use sigillo_model::{
     batch::{Batch, batch_hash, commitments, epoch_opening},
     block::Inflater,
-    ids::{BatchHash, Epoch, SourceSeq},
+    head::HeadKey,
+    ids::{BatchHash, Epoch, NodeHash, SourceSeq},
+    tree,
 };
 
 use crate::{
@@ -25,7 +27,8 @@ use crate::{
     scan::{Scan, Step, Walk},
     segment::Active,
     shared::Known,
-    spool::Identity,
+    since::SinceHead,
+    spool::{Identity, now_ns},
 };
 
 /// Marks that one frame changes at most, when many do.
@@ -47,8 +50,9 @@ pub struct Rechained {
 impl Spool {
     /// Begins an epoch, of this journal or another, with all records that are not released: of the present epoch from `from` on, and
     /// all that are retained if `from` is of another epoch. With `skip_first` the first batch of them is left out and returned;
-    /// write it away before, for a crash may come between. Heads are left behind. A damaged spool gets a new key, and is none
-    /// afterwards. `before` is the last batch hash that the journal knows of the source's epoch before.
+    /// write it away before, for a crash may come between. Heads are left behind; new ones are signed where they are owed, with the
+    /// time and checkpoint of `heads`, as by [`Spool::attest`]. A damaged spool gets a new key, and is none afterwards. `before` is
+    /// the last batch hash that the journal knows of the source's epoch before.
     ///
     /// Readers must seek anew. After an error of [`SpoolError::Poisoned`] the next opening goes on with it; after another, nothing was
     /// done.
@@ -59,6 +63,7 @@ impl Spool {
         before: Option<BatchHash>,
         from: (Epoch, SourceSeq),
         skip_first: bool,
+        heads: (u64, (u64, NodeHash)),
     ) -> Result<Rechained, SpoolError> {
         self.alive()?;
         if epoch <= self.epoch {
@@ -79,8 +84,9 @@ impl Spool {
         };
         let number = self.active.number.checked_add(1).ok_or(SpoolError::Overflow("the segments"))?;
         let marks = None;
+        let signer = Signer { key: self.key.key().clone(), signed: 0, heads, head_bytes: self.options.head_bytes };
         let mut carry = Carry::new(identity, epoch, tip, marks, number, self.damaged);
-        (carry.from, carry.skip) = (Some(from), skip_first);
+        (carry.from, carry.skip, carry.signer) = (Some(from), skip_first, Some(signer));
         // Readers stay away from files that go.
         let saved = {
             let mut view = self.shared.view();
@@ -88,7 +94,7 @@ impl Spool {
             mem::take(&mut view.segments)
         };
         let old: Vec<u64> = saved.iter().map(|known| known.number).collect();
-        match carry.run(&self.folder, &old) {
+        match carry.run(&self.folder, &mut self.key, &old) {
             Ok(active) => Ok(self.carried(carry, active, true)),
             Err(error) if carry.known.is_empty() => {
                 self.shared.view().segments = saved;
@@ -100,7 +106,7 @@ impl Spool {
 
     /// Goes on with what was carried over; `anew`: nothing of it was here before.
     fn carried(&mut self, carry: Carry, active: Active, anew: bool) -> Rechained {
-        let Carry { identity, epoch, tip, marks, known, ages, out, .. } = carry;
+        let Carry { identity, epoch, tip, marks, known, ages, since_head, out, .. } = carry;
         let before = if anew { 0 } else { self.bytes() };
         let bytes = known.iter().map(|known| known.bytes).fold(before, u64::saturating_add);
         self.closed_bytes = bytes.saturating_sub(active.end);
@@ -109,13 +115,12 @@ impl Spool {
         (view.epoch, view.next) = (epoch, tip.next);
         drop(view);
         if anew {
-            (self.released, self.released_head_ns) = (SourceSeq::new(0), tip.head_time_ns);
+            (self.released, self.released_head_ns) = (SourceSeq::new(0), self.tip.head_time_ns);
             self.damaged = false;
         }
         (self.identity, self.epoch, self.active, self.ages) = (identity, epoch, active, ages);
         self.marks = marks.unwrap_or_default();
-        self.unattested = tip.next.get();
-        self.tip = tip;
+        (self.since_head, self.tip) = (since_head, tip);
         out
     }
 }
@@ -126,8 +131,16 @@ pub(crate) fn finish(spool: &mut Spool, old: &[u64], damage: Damage) -> Result<D
     let (identity, tip) = (spool.identity.clone(), spool.tip.clone());
     let mut carry = Carry::new(identity, spool.epoch, tip, Some(spool.marks.clone()), number, true);
     carry.ages = mem::take(&mut spool.ages);
+    carry.since_head = spool.since_head;
+    // Of one that is damaged nobody takes a head; it is carried over once more.
+    carry.signer = (!spool.damaged).then(|| Signer {
+        key: spool.key.key().clone(),
+        signed: 0,
+        heads: (now_ns(), (0, tree::empty())),
+        head_bytes: spool.options.head_bytes,
+    });
     carry.out.damage = damage;
-    let active = carry.run(&spool.folder, old)?;
+    let active = carry.run(&spool.folder, &mut spool.key, old)?;
     Ok(spool.carried(carry, active, false).damage)
 }
 
@@ -148,9 +161,21 @@ struct Carry {
     walk: Option<Walk>,
     known: Vec<Known>,
     ages: Ages,
+    since_head: SinceHead,
+    signer: Option<Signer>,
     out: Rechained,
     inflater: Inflater,
     frame: Vec<u8>,
+}
+
+/// Signs heads on the way. Their key moves on in memory, and on the disk with the segment that holds them.
+struct Signer {
+    key: HeadKey,
+    /// Heads of the segment that is being made.
+    signed: u32,
+    /// Their time, or the first free one after it, and the checkpoint that was seen.
+    heads: (u64, (u64, NodeHash)),
+    head_bytes: u64,
 }
 
 /// A segment that is being made.
@@ -176,6 +201,8 @@ impl Carry {
             walk: None,
             known: Vec::new(),
             ages: Ages::default(),
+            since_head: SinceHead::default(),
+            signer: None,
             out: Rechained::default(),
             inflater: Inflater::default(),
             frame: Vec::new(),
@@ -183,7 +210,7 @@ impl Carry {
     }
 
     /// Makes a new segment of each old one and removes that; the last new one, to be written on.
-    fn run(&mut self, folder: &Folder, old: &[u64]) -> Result<Active, SpoolError> {
+    fn run(&mut self, folder: &Folder, key: &mut KeyFile, old: &[u64]) -> Result<Active, SpoolError> {
         let mut rest = old.iter().copied();
         loop {
             let number = self.number;
@@ -207,6 +234,11 @@ impl Carry {
             })?;
             let (header_bytes, end) = made.as_ref().map_or((0, 0), |known| (known.header_bytes, known.bytes));
             self.known.extend(made);
+            if let Some(signed) =
+                self.signer.as_mut().map(|signer| mem::take(&mut signer.signed)).filter(|signed| *signed > 0)
+            {
+                key.advance(signed)?;
+            }
             for number in group {
                 folder.remove(number)?;
             }
@@ -327,8 +359,25 @@ impl Carry {
         self.apply(&changes);
         (self.tip.next, self.tip.hash) = (batch.end(), batch.hash);
         self.ages.add(first, made_ns);
+        self.since_head.add(batch.count, batch.compressed.len());
         self.out.batches += 1;
         self.out.records += u64::from(batch.count);
+        self.attest_when_owed(making)
+    }
+
+    /// Signs a head, if one is owed.
+    fn attest_when_owed(&mut self, making: &mut Making<'_>) -> Result<(), SpoolError> {
+        let spot = self.spot(making);
+        let Some(signer) = self.signer.as_mut().filter(|signer| self.since_head.owes_head(signer.head_bytes)) else {
+            return Ok(());
+        };
+        let (head, note) = self.tip.sign(&self.identity, self.epoch, &signer.key, signer.heads)?;
+        frame::encode_head(&mut self.frame, spot, &note);
+        making.write(&self.frame)?;
+        signer.key = signer.key.clone().ratchet();
+        signer.signed += 1;
+        self.tip.pass(&head);
+        self.since_head = SinceHead::default();
         Ok(())
     }
 

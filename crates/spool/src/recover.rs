@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
+    iter::successors,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,6 +18,7 @@ use crate::{
     scan::{Next, Scan, Step, Walk},
     segment::Active,
     shared::{Known, Shared, View},
+    since::SinceHead,
 };
 
 /// What was found in a folder.
@@ -124,8 +126,10 @@ struct Found {
     known: Vec<Known>,
     active: Active,
     ages: Ages,
-    /// The sequence at the last head, or else the first record there is.
-    attested: u64,
+    /// What follows the last head, or is there at all.
+    since_head: SinceHead,
+    /// Heads of the last segment.
+    heads: u32,
     torn_bytes: u64,
 }
 
@@ -135,7 +139,8 @@ fn walk(folder: &Folder, numbers: &[u64]) -> Result<Option<Found>, SpoolError> {
     let mut early = Damage::default();
     let mut known: Vec<Known> = Vec::new();
     let mut ages = Ages::default();
-    let mut attested = 0;
+    let mut since_head = SinceHead::default();
+    let mut heads = 0_u32;
     let mut torn_bytes = 0;
     let mut active = None;
     for (index, number) in numbers.iter().enumerate() {
@@ -145,11 +150,11 @@ fn walk(folder: &Folder, numbers: &[u64]) -> Result<Option<Found>, SpoolError> {
             let damage = walk.as_mut().map_or(&mut early, |walk| &mut walk.damage);
             damage.find(format!("segments before {name} are missing"));
         }
+        heads = 0;
         let header_bytes = header.as_ref().map_or(0, |(_, bytes)| *bytes);
         match (header, &mut walk) {
             (Some((header, _)), Some(walk)) => walk.header(header),
             (Some((header, _)), None) => {
-                attested = header.tip.next.get();
                 walk = Some(Walk { damage: std::mem::take(&mut early), ..Walk::new(header) });
             }
             (None, found) => {
@@ -173,11 +178,13 @@ fn walk(folder: &Folder, numbers: &[u64]) -> Result<Option<Found>, SpoolError> {
                     Some(Step::Frame(Content::Batch(spooled))) => {
                         if walk.batch(&spooled, &what) {
                             ages.add(spooled.batch.first, spooled.made_ns);
+                            since_head.add(spooled.batch.count, spooled.batch.compressed.len());
                         }
                     }
                     Some(Step::Frame(Content::Head { head, .. })) => {
                         walk.head(&head, &what);
-                        attested = head.next.get();
+                        since_head = SinceHead::default();
+                        heads = heads.saturating_add(1);
                     }
                     Some(Step::Frame(Content::Marks(changes))) => walk.changes(&changes, &what),
                     Some(Step::Gap { offset, next }) => {
@@ -196,7 +203,7 @@ fn walk(folder: &Folder, numbers: &[u64]) -> Result<Option<Found>, SpoolError> {
         active = Some(Active { number, path, file, header_bytes, end, synced: end });
     }
     let (Some(walk), Some(active)) = (walk, active) else { return Ok(None) };
-    Ok(Some(Found { walk, known, active, ages, attested, torn_bytes }))
+    Ok(Some(Found { walk, known, active, ages, since_head, heads, torn_bytes }))
 }
 
 /// Whether what stands at `offset` of the last segment was never durable: no frame behind it was written when it was.
@@ -219,28 +226,29 @@ fn is_torn(
     Ok(true)
 }
 
-/// The key must be the one that the last head announced. After a crash between the two syncs of [`Spool::attest`] it is the one
-/// before, and moves on.
+/// The key must be the one that the last head announced. After a crash between the sync of a head and that of the key it is the one
+/// before, and moves on; or, when a whole segment became durable with its heads, as many before as those are.
 fn settle_key(folder: &Folder, key: Option<KeyFile>, found: &mut Found) -> Result<KeyFile, SpoolError> {
     let announced = found.walk.tip.key;
     let Some(mut key) = key else {
         found.walk.damage.find("the head key is missing".to_owned());
         return KeyFile::create(folder);
     };
-    if key.key().public() == announced {
-        key.settle()?;
-    } else if key.key().clone().ratchet().public() == announced {
-        key.advance()?;
-    } else {
-        found.walk.damage.find("the head key is not the one that the last head announced".to_owned());
-        found.walk.lost_end();
+    let mut keys = successors(Some(key.key().clone()), |key| Some(key.clone().ratchet()));
+    match (0..=found.heads).find(|_| keys.next().is_some_and(|key| key.public() == announced)) {
+        Some(0) => key.settle()?,
+        Some(behind) => key.advance(behind)?,
+        None => {
+            found.walk.damage.find("the head key is not the one that the last head announced".to_owned());
+            found.walk.lost_end();
+        }
     }
     Ok(key)
 }
 
 impl Found {
     fn into_spool(self, options: &Options, folder: Folder, key: KeyFile, damaged: bool) -> Spool {
-        let Self { walk: Walk { identity, epoch, tip, marks, .. }, known, active, ages, attested, .. } = self;
+        let Self { walk: Walk { identity, epoch, tip, marks, .. }, known, active, ages, since_head, .. } = self;
         let first = known.first().map_or(tip.next, |known| known.first);
         let closed = known.iter().map(|known| known.bytes).fold(0_u64, u64::saturating_add);
         let view = View { generation: 0, epoch, segments: known.into(), next: tip.next };
@@ -253,7 +261,7 @@ impl Found {
             closed_bytes: closed.saturating_sub(active.end),
             released: first,
             released_head_ns: 0,
-            unattested: tip.next.get().saturating_sub(attested),
+            since_head,
             ages,
             damaged,
             poisoned: false,

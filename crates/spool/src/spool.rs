@@ -9,7 +9,6 @@ use bytes::Bytes;
 use sigillo_model::{
     batch::{Batch, epoch_opening},
     block::{BlockBuilder, Inflater},
-    head::SignedHead,
     ids::{BatchHash, BatchSecret, Epoch, NodeHash, Origin, SourceId, SourceSeq},
 };
 
@@ -24,6 +23,7 @@ use crate::{
     reader,
     segment::Active,
     shared::{Known, Shared, View},
+    since::SinceHead,
 };
 
 /// zstd's level for batches: the fastest; the journal keeps them as they come.
@@ -87,7 +87,7 @@ pub struct Spool {
     pub(crate) closed_bytes: u64,
     pub(crate) released: SourceSeq,
     pub(crate) released_head_ns: u64,
-    pub(crate) unattested: u64,
+    pub(crate) since_head: SinceHead,
     pub(crate) ages: Ages,
     pub(crate) damaged: bool,
     pub(crate) poisoned: bool,
@@ -140,7 +140,7 @@ impl Spool {
             closed_bytes: 0,
             released: next,
             released_head_ns: 0,
-            unattested: 0,
+            since_head: SinceHead::default(),
             ages: Ages::default(),
             damaged: false,
             poisoned: false,
@@ -189,7 +189,7 @@ impl Spool {
             return Err(error);
         }
         (self.tip.next, self.tip.hash) = (batch.end(), batch.hash);
-        self.unattested = self.unattested.saturating_add(u64::from(batch.count));
+        self.since_head.add(batch.count, batch.compressed.len());
         self.marks.apply(marks);
         self.ages.add(batch.first, made_ns);
         Ok(self.place())
@@ -201,27 +201,16 @@ impl Spool {
         self.usable()?;
         // Without room for another segment, this one takes it.
         self.roll_when_due().or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })?;
-        let least = self.tip.head_time_ns.checked_add(1).ok_or(SpoolError::Overflow("the time of heads"))?;
-        let head = SignedHead {
-            origin: self.identity.origin.clone(),
-            source: self.identity.source,
-            epoch: self.epoch,
-            next: self.tip.next,
-            batch_hash: self.tip.hash,
-            time_ns: now_ns.max(least),
-            seen,
-            next_key: self.key.key().clone().ratchet().public(),
-        };
-        let note = head.sign(self.key.key())?;
+        let (head, note) = self.tip.sign(&self.identity, self.epoch, self.key.key(), (now_ns, seen))?;
         if self.bytes() > self.options.max_bytes + HEADS_MAX_BYTES {
             return Err(SpoolError::Full("it has grown to its max_bytes"));
         }
         frame::encode_head(&mut self.frame, self.active.spot(), &note);
         self.write()?;
-        let moved = self.active.sync().and_then(|()| self.key.advance());
+        let moved = self.active.sync().and_then(|()| self.key.advance(1));
         self.poison_after(moved)?;
-        (self.tip.key, self.tip.head_time_ns) = (head.next_key, head.time_ns);
-        self.unattested = 0;
+        self.tip.pass(&head);
+        self.since_head = SinceHead::default();
         // Nobody sees the head before its key is gone.
         self.publish();
         Ok(())
@@ -267,11 +256,16 @@ impl Spool {
             next: self.tip.next,
             head: self.tip.hash,
             head_time_ns: self.tip.head_time_ns,
-            unattested: self.unattested,
+            unattested: self.since_head.records,
             bytes: self.bytes(),
             oldest_ns: self.ages.oldest_ns(),
             damaged: self.damaged,
         }
+    }
+
+    /// Whether a head should cover what was appended before more is: the journal misses heads that come late.
+    pub fn owes_head(&self) -> bool {
+        self.since_head.owes_head(self.options.head_bytes)
     }
 
     /// The public key that must sign the first head newer than this time: of those that are retained, or the next one.
@@ -429,7 +423,7 @@ fn give_back(batch: &Batch, block: &mut BlockBuilder) -> Result<(), SpoolError> 
     Ok(())
 }
 
-fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -5,7 +5,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use bytes::Bytes;
 use sigillo_model::{
     block::BlockBuilder,
-    ids::{BatchHash, Epoch, SourceSeq},
+    ids::{BatchHash, Epoch, NodeHash, SourceSeq},
     tree,
 };
 use sigillo_spool::{Identity, Reader, Spool, SpoolError};
@@ -22,8 +22,7 @@ use super::{
 };
 use crate::{ClientError, session::unix_nanos};
 
-/// A head is signed after so many batches, or this long after the last one when there is news, or at the latest after so long.
-const HEAD_BATCHES: u32 = 128;
+/// A head is signed when the spool owes one, or this long after the last one when there is news, or at the latest after so long.
 const HEAD_NEWS: Duration = Duration::from_secs(5);
 const HEAD_IDLE: Duration = Duration::from_secs(60);
 /// Chunks that are taken one after the other before the clock is looked at.
@@ -144,7 +143,6 @@ pub(super) struct Keeper {
     /// Of those, the ones that are in batches.
     batched: u64,
     tally: Tally,
-    batches_since_head: u32,
     last_head: Instant,
     heads_after: u64,
     /// We end, for this reason, once everything is taken.
@@ -178,7 +176,6 @@ impl Keeper {
             pushed: 0,
             batched: 0,
             tally: Tally::default(),
-            batches_since_head: 0,
             last_head: Instant::now(),
             heads_after: 0,
             draining: None,
@@ -229,7 +226,8 @@ impl Keeper {
     }
 
     fn head_at(&self) -> Instant {
-        self.last_head + if self.batches_since_head > 0 { HEAD_NEWS } else { HEAD_IDLE }
+        let has_news = self.spool.as_ref().is_some_and(|spool| spool.state().unattested > 0);
+        self.last_head + if has_news { HEAD_NEWS } else { HEAD_IDLE }
     }
 
     fn keep_up(&mut self, now: Instant) -> Result<(), ClientError> {
@@ -245,9 +243,8 @@ impl Keeper {
         if is_due {
             self.sync()?;
         }
-        let wants_head = now >= self.head_at() || self.batches_since_head >= HEAD_BATCHES;
         // Also when the spool is full: only what a head covers can go.
-        if self.ending.is_none() && wants_head {
+        if self.ending.is_none() && now >= self.head_at() {
             self.attest()?;
         }
         if was_full && self.full.is_none() {
@@ -346,8 +343,16 @@ impl Keeper {
         Ok(())
     }
 
-    /// Makes a batch of what was taken; `false` when the spool is full.
+    /// Makes a batch of what was taken, and signs if a head is owed; `false` when the spool is full.
     fn cut(&mut self) -> Result<bool, ClientError> {
+        if self.seal()? && self.spool.as_ref().is_some_and(Spool::owes_head) {
+            self.attest()?;
+        }
+        Ok(self.full.is_none())
+    }
+
+    /// Makes a batch of what was taken; `false` when the spool is full.
+    fn seal(&mut self) -> Result<bool, ClientError> {
         match self.append() {
             Ok(()) => Ok(true),
             Err(error) if error.is_full() => {
@@ -367,7 +372,6 @@ impl Keeper {
         let since = self.oldest.map_or_else(unix_nanos, |(_, since)| since);
         if records > 0 {
             self.tally.append(records, self.pushed, since);
-            self.batches_since_head += 1;
         }
         self.batched = self.pushed;
         self.unsynced = true;
@@ -395,19 +399,17 @@ impl Keeper {
 
     /// Signs a head over everything that was taken, or as much of it as there was room for.
     fn attest(&mut self) -> Result<(), ClientError> {
-        let is_whole = self.full.is_none() && self.cut()?;
+        let is_whole = self.full.is_none() && self.seal()?;
+        let (time, seen) = self.head_says();
         let Some(spool) = self.spool.as_mut() else { return Ok(()) };
         if spool.state().next.get() == 0 {
             // There is nothing to sign yet.
             self.last_head = Instant::now();
             return Ok(());
         }
-        let seen = self.shared.options.guard.as_ref().and_then(|guard| guard.seen());
-        let time = unix_nanos().max(self.heads_after.saturating_add(1));
-        match spool.attest(time, seen.unwrap_or_else(|| (0, tree::empty()))) {
+        match spool.attest(time, seen) {
             Ok(()) => {
                 self.last_head = Instant::now();
-                self.batches_since_head = 0;
                 if is_whole {
                     self.is_synced();
                 } else {
@@ -421,6 +423,12 @@ impl Keeper {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The time of a head that is signed now, and what we have seen of the journal.
+    fn head_says(&self) -> (u64, (u64, NodeHash)) {
+        let seen = self.shared.options.guard.as_ref().and_then(|guard| guard.seen());
+        (unix_nanos().max(self.heads_after.saturating_add(1)), seen.unwrap_or_else(|| (0, tree::empty())))
     }
 
     fn is_synced(&mut self) {
@@ -508,8 +516,9 @@ impl Keeper {
         if !self.damaged {
             self.sync()?;
         }
+        let heads = self.head_says();
         let Some(spool) = self.spool.as_mut() else { return Ok(()) };
-        let rechained = match spool.rechain(identity, epoch, before, from, skip_first) {
+        let rechained = match spool.rechain(identity, epoch, before, from, skip_first, heads) {
             Ok(rechained) => rechained,
             Err(error) if error.is_full() => {
                 self.is_full();

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use sigillo_client::{
-    ClientError, Guard,
+    ClientError, Endpoint, Guard,
     spooled::{Chunk, Engine, Loss, Options, Progress, SpoolOptions, Ticket},
     unix_nanos,
 };
@@ -144,6 +144,31 @@ async fn what_was_synced_survives_and_comes_once() {
     ship(&engine, 100..101).await;
     drain(engine).await;
     assert_eq!(server.shared().durable, lines(0..101));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_stand_so_close_that_a_limited_link_has_one_in_time() {
+    let (server, sender) = (TestServer::start([]).await, Sender::new());
+    let engine = sender.start(&server).await;
+    ship(&engine, 0..1).await;
+    drain(engine).await;
+    // Of 1 KiB a second nothing arrives here; what is spooled is sent without a limit later.
+    server.shared().script = (0..1_000).map(|_| Act::Throttle { wait_ms: 1_000 }).collect();
+    let limited = Options { bandwidth_bytes_s: Some(1_024), ..sender.options(&server) };
+    let engine = Engine::start(limited).await.unwrap();
+    for number in 0..60 {
+        engine.push(Chunk { records: vec![noise(number, 10_000)], ..Chunk::default() }).await.unwrap();
+    }
+    engine.push(Chunk::default()).await.unwrap().synced().await.unwrap();
+    kill(engine).await;
+    server.shared().script.clear();
+    let engine = sender.start(&server).await;
+    ship(&engine, 1..2).await;
+    drain(engine).await;
+    let shared = server.shared();
+    let places: Vec<u64> = shared.heads.iter().map(|head| head.next.get()).collect();
+    let records = places.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(records * 10_000 <= 60 * 1_024, "a minute's worth at most: {places:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -340,12 +365,16 @@ async fn another_journal_gets_nothing_without_consent() {
     let engine = sender.start(&server).await;
     ship(&engine, 0..2).await;
     drain(engine).await;
+    let offline = Endpoint { url: "https://127.0.0.1:9".into(), ..server.endpoint.clone() };
+    let engine = Engine::start(Options { endpoint: offline, ..sender.options(&server) }).await.unwrap();
+    push(&engine, 2..4).await;
+    engine.push(Chunk::default()).await.unwrap().synced().await.unwrap();
+    kill(engine).await;
     let other = TestServer::start([]).await;
     other.shared().origin = "journal.test/2";
     let mut options = sender.options(&other);
     options.refusals_are_final = true;
     let mut engine = Engine::start(options).await.unwrap();
-    push(&engine, 2..4).await;
     let error = timeout(SOON, engine.ended()).await.unwrap();
     assert!(matches!(error, ClientError::OtherJournal { .. }) && error.to_string().contains("trust"), "{error}");
     kill(engine).await;

@@ -81,8 +81,8 @@ struct State {
     known: Option<Known>,
     /// Batches since the last head.
     batches: u32,
-    /// When the first of them came on the newest stream.
-    since: Option<Instant>,
+    /// When the first of them came on the newest stream, and the last one.
+    came: Option<(Instant, Instant)>,
 }
 
 /// Where batches without a head began.
@@ -183,18 +183,26 @@ impl Heads {
         let _turn = heads.turn.lock().await;
         let mut state = heads.state();
         // A source that was away for long is not late.
-        state.since = None;
+        state.came = None;
         state.known.map(|known| (known.key, known.time_ns))
     }
 
-    /// Counts a batch that has become durable. Tells if heads are missing.
+    /// Counts a batch that has become durable. Tells if heads are missing; then it begins to count anew.
+    ///
+    /// A batch may be on its way for long, and the head behind it: what counts is the time between those before it.
     pub(crate) fn count_batch(&self, source: SourceId, now: Instant) -> Option<Missing> {
         let heads = self.get(source)?;
         let mut state = heads.state();
         state.known?;
         state.batches = state.batches.saturating_add(1);
-        let during = now.saturating_duration_since(*state.since.get_or_insert(now));
-        (state.batches > BATCHES_MAX || during > WITHOUT_HEAD_MAX).then_some(Missing { batches: state.batches, during })
+        let (first, last) = state.came.unwrap_or((now, now));
+        state.came = Some((first, now));
+        let (batches, during) = (state.batches, last.saturating_duration_since(first));
+        if batches <= BATCHES_MAX && during <= WITHOUT_HEAD_MAX {
+            return None;
+        }
+        (state.batches, state.came) = (0, None);
+        Some(Missing { batches, during })
     }
 
     /// Where the last head of a source stands, if that is remembered, and its time.

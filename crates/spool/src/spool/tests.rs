@@ -87,7 +87,16 @@ fn what_does_not_give_its_hash_is_not_carried_over() {
         (spool.tip.next, spool.tip.hash) = (batch.end(), batch.hash);
     }
     let (epoch, from) = (spool.epoch, SourceSeq::new(0));
-    let done = spool.rechain(spool.identity.clone(), Epoch::new(2), None, (epoch, from), false).unwrap();
+    let done = spool
+        .rechain(
+            spool.identity.clone(),
+            Epoch::new(2),
+            None,
+            (epoch, from),
+            false,
+            (0, (0, sigillo_model::tree::empty())),
+        )
+        .unwrap();
     assert_eq!((done.batches, spool.state().next), (2, SourceSeq::new(2)));
     let lost = crate::Lost { epoch, from: SourceSeq::new(1), to: Some(SourceSeq::new(2)) };
     assert_eq!(done.damage.lost, [lost]);

@@ -36,7 +36,7 @@ fn salvage(mut spool: Spool, folder: &Folder) -> Vec<Vec<u8>> {
     assert!(matches!(spool.append(&mut block(["x"]), &[]), Err(SpoolError::Damaged)));
     assert!(matches!(spool.attest(1, seen()), Err(SpoolError::Damaged)));
     let next = spool.state().head_time_ns;
-    spool.rechain(identity(), NEW, None, (EPOCH, seq(0)), false).unwrap();
+    spool.rechain(identity(), NEW, None, (EPOCH, seq(0)), false, (0, seen())).unwrap();
     let read = read_from(&spool, 0, next);
     spool.append(&mut block(["after"]), &[]).unwrap();
     spool.attest(8, seen()).unwrap();

@@ -101,7 +101,7 @@ fn a_full_disk_loses_nothing_and_leaves_nothing_half_written() {
         if round == 3 {
             let epoch = sigillo_model::ids::Epoch::new(9);
             let before = read_from(&spool, spool.state().first_retained.get(), heads);
-            let error = spool.rechain(identity(), epoch, None, (EPOCH, seq(0)), false).unwrap_err();
+            let error = spool.rechain(identity(), epoch, None, (EPOCH, seq(0)), false, (0, seen())).unwrap_err();
             assert!(error.is_full(), "{error}");
             assert_eq!(read_from(&spool, spool.state().first_retained.get(), heads), before);
             let begun = |name: &str| name.contains(".new");

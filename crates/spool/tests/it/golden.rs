@@ -16,7 +16,7 @@ fn write() {
     let folder = Folder::new();
     let mut spool = folder.create();
     spool.append(&mut block(["line 0"]), &[mark("file a", "7"), mark("file b", "1")]).unwrap();
-    spool.rechain(identity(), Epoch::new(6), None, (EPOCH, seq(0)), false).unwrap();
+    spool.rechain(identity(), Epoch::new(6), None, (EPOCH, seq(0)), false, (0, seen())).unwrap();
     spool.append(&mut block(["line 1", "line 2"]), &[mark("file a", "21")]).unwrap();
     spool.attest(1_764_000_000_000_000_000, seen()).unwrap();
     spool.append(&mut BlockBuilder::default(), &[mark("file b", "")]).unwrap();

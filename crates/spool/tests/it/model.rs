@@ -225,7 +225,7 @@ impl Model {
     fn rechain(&mut self, skip: bool) {
         let epoch = Epoch::new(self.epoch.get() + 1);
         let from = (self.epoch, seq(self.released.0));
-        self.spool().rechain(identity(), epoch, None, from, skip).unwrap();
+        self.spool().rechain(identity(), epoch, None, from, skip, (0, seen())).unwrap();
         let (marks, released) = (self.marks(), self.released.0);
         let mut left = self.items.drain(..).filter_map(|item| match item.read {
             Some(Read::Batch(first, lines)) if first >= released => Some((lines, item.marks)),

@@ -6,7 +6,7 @@ use sigillo_model::{
     batch::epoch_opening,
     ids::{BatchHash, Epoch, Origin},
 };
-use sigillo_spool::{Frame, Identity, Spool, SpoolError};
+use sigillo_spool::{Frame, Identity, Marks, Options, Spool, SpoolError};
 
 use crate::support::*;
 
@@ -42,7 +42,7 @@ fn the_same_records_follow_in_another_epoch() {
         let mut reader = spool.reader();
         reader.seek(EPOCH, seq(0), 0).unwrap();
         let before = Some(BatchHash::new([3; 32]));
-        let done = spool.rechain(identity(), NEW, before, (EPOCH, seq(from)), skip).unwrap();
+        let done = spool.rechain(identity(), NEW, before, (EPOCH, seq(from)), skip, (0, seen())).unwrap();
         let first = (from + u64::from(skip)).min(40);
         assert_eq!((done.batches, done.records), (40 - first, 40 - first));
         assert_eq!(done.skipped.map(|batch| (batch.epoch, batch.first)), skip.then_some((EPOCH, seq(from))));
@@ -65,7 +65,45 @@ fn the_same_records_follow_in_another_epoch() {
         }
         spool.attest(5, seen()).unwrap();
         assert_eq!(spool.state().head_time_ns, 30);
-        assert!(spool.rechain(identity(), NEW, None, (NEW, seq(0)), false).is_err());
+        assert!(spool.rechain(identity(), NEW, None, (NEW, seq(0)), false, (0, seen())).is_err());
+    }
+}
+
+#[test]
+fn heads_are_signed_where_the_journal_would_miss_them() {
+    // By their number, and by their bytes.
+    for (lines, bytes, at_most) in [(600, 100, 128), (40, 10_000, 5)] {
+        let folder = Folder::new();
+        let options = Options { segment_bytes: 1 << 20, head_bytes: 50_000, ..folder.options() };
+        let mut spool = Spool::create(&options, identity(), EPOCH, None, Marks::new()).unwrap();
+        for number in 0..lines {
+            spool.append(&mut block([noise(number, bytes)]), &[]).unwrap();
+        }
+        spool.sync().unwrap();
+        let key = spool.key_after(0).unwrap();
+        let key_file = fs::read(folder.path().join("head-key")).unwrap();
+        spool.rechain(identity(), NEW, None, (EPOCH, seq(0)), false, (70, seen())).unwrap();
+        let check = |spool: &Spool| {
+            assert_eq!(spool.key_after(0).unwrap(), key, "the first head has the key that was announced");
+            let read = read_from(spool, 0, 0);
+            let heads: Vec<u64> =
+                read.iter().filter_map(|read| if let Read::Head(time) = read { Some(*time) } else { None }).collect();
+            assert_eq!(heads, (70..70 + heads.len() as u64).collect::<Vec<_>>());
+            let longest = read.split(|read| matches!(read, Read::Head(_))).map(<[Read]>::len).max();
+            assert_eq!((read.len(), longest), (heads.len() + usize::try_from(lines).unwrap(), Some(at_most)));
+        };
+        check(&spool);
+        // A crash when the segment is durable, and before its keys are destroyed.
+        drop(spool);
+        assert_ne!(fs::read(folder.path().join("head-key")).unwrap(), key_file);
+        fs::write(folder.path().join("head-key"), key_file).unwrap();
+        let mut spool = folder.reopen();
+        check(&spool);
+        spool.append(&mut block(["after"]), &[]).unwrap();
+        spool.attest(0, seen()).unwrap();
+        drop(spool);
+        // Its keys continue each other.
+        assert!(matches!(read_from(&folder.reopen(), 0, 0).last(), Some(Read::Head(_))));
     }
 }
 
@@ -75,7 +113,7 @@ fn another_journal_gets_what_is_left() {
     let mut spool = filled(&folder);
     spool.release(EPOCH, seq(20), 14).unwrap();
     let successor = Identity { origin: Origin::new("journal.example.net/2027").unwrap(), ..identity() };
-    spool.rechain(successor.clone(), NEW, None, (EPOCH, seq(20)), false).unwrap();
+    spool.rechain(successor.clone(), NEW, None, (EPOCH, seq(20)), false, (0, seen())).unwrap();
     assert_eq!(spool.state().identity, successor);
     assert_eq!(read_from(&spool, 0, 29), carried(20));
     assert_eq!(read_from(&folder_after(spool, &folder), 0, 29), carried(20));
@@ -92,7 +130,7 @@ fn a_crash_at_any_step_is_gone_on_with() {
         let folder = Folder::new();
         let mut spool = filled(&folder);
         let before = folder.copy();
-        spool.rechain(identity(), NEW, None, (EPOCH, seq(from)), skip).unwrap();
+        spool.rechain(identity(), NEW, None, (EPOCH, seq(from)), skip, (0, seen())).unwrap();
         let first = from + u64::from(skip);
         let (old, new) = (before.segments(), folder.segments());
         assert!(new.len() > 1);
@@ -145,6 +183,6 @@ fn the_batch_that_is_left_out_can_be_written_away_before() {
     let mut reader = spool.reader();
     reader.seek(EPOCH, seq(12), u64::MAX).unwrap();
     let Ok(Some(Frame::Batch(first))) = reader.next() else { panic!("a batch") };
-    let done = spool.rechain(identity(), NEW, None, (EPOCH, seq(12)), true).unwrap();
+    let done = spool.rechain(identity(), NEW, None, (EPOCH, seq(12)), true, (0, seen())).unwrap();
     assert_eq!(done.skipped, Some(first));
 }

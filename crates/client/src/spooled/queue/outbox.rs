@@ -47,10 +47,11 @@ impl Outbox for Queue {
     async fn resume(&mut self, welcome: &v1::Welcome) -> Result<(), ClientError> {
         self.welcome = welcome.clone();
         self.key_reason.clear();
+        // Before anything is signed anew.
+        self.command(Command::HeadsAfter(welcome.head_time_unix_nano));
         self.go_on().await?;
         self.command(Command::Acknowledged(self.acknowledged));
         self.command(Command::Urgent(is_held(&welcome.class)));
-        self.command(Command::HeadsAfter(welcome.head_time_unix_nano));
         let time = welcome.head_time_unix_nano;
         let key = self.ask(|reply| Command::Key { after: time, reply }).await?;
         self.head_key = (*welcome.head_key != key && self.sends_heads()).then(|| {

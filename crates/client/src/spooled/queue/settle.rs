@@ -61,7 +61,17 @@ impl Queue {
                 self.anew(from, true, vec![loss]).await?;
                 Ok(true)
             }
-            RefusalKind::Fork | RefusalKind::StaleEpoch | RefusalKind::Head => {
+            RefusalKind::Head => match self.course()? {
+                // Without the heads that were not taken, and with those that are missing. What came behind a batch that was refused
+                // for want of a head is in the journal, though nobody has acknowledged it.
+                Course::GoOn(next) => {
+                    error!(said = refusal.message, %epoch, from = %next, "heads are not taken: beginning a new epoch and signing anew");
+                    self.anew(next, false, Vec::new()).await?;
+                    Ok(true)
+                }
+                Course::Probe(_) | Course::Anew { .. } => Ok(false),
+            },
+            RefusalKind::Fork | RefusalKind::StaleEpoch => {
                 error!(
                     kind = refusal.kind().as_str_name(), said = refusal.message, %epoch, %from,
                     "the journal does not go on with this epoch: beginning a new one with what is not acknowledged"
@@ -113,6 +123,13 @@ impl Queue {
             Err(SpoolError::NotHere { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Where to go on, by what the welcome says.
+    fn course(&mut self) -> Result<Course, ClientError> {
+        let fits = self.fits()?;
+        let place = (Epoch::new(self.welcome.epoch), SourceSeq::new(self.welcome.next_sequence));
+        Ok(course(&self.stand.borrow(), self.acknowledged, place, fits))
     }
 
     /// Keeps the oldest batch in a file, and says that it is lost to the journal.
@@ -195,10 +212,8 @@ impl Queue {
                 return Ok(());
             }
         }
-        let fits = self.fits()?;
         let stand = self.stand.borrow().clone();
-        let place = (Epoch::new(self.welcome.epoch), SourceSeq::new(self.welcome.next_sequence));
-        match course(&stand, self.acknowledged, place, fits) {
+        match self.course()? {
             Course::GoOn(from) => {
                 if from < self.acknowledged {
                     error!(acknowledged = %self.acknowledged, %from, "the journal has forgotten records that it had acknowledged");

@@ -158,10 +158,10 @@ impl Acker {
         let missing =
             (!receipt.repeated).then(|| self.shared.heads.count_batch(self.source.id, Instant::now().into_std()));
         self.answers.send(Answer::Ack(ack(&answer, self.head_time))).await?;
-        match missing.flatten() {
-            Some(missing) => self.stop(self.shared.missing_head(&self.source, &missing, self.at).await).await,
-            None => Ok(()),
-        }
+        let Some(missing) = missing.flatten() else { return Ok(()) };
+        // What came behind it is durable before the sender asks how far it has come.
+        self.settle().await;
+        self.stop(self.shared.missing_head(&self.source, &missing, self.at).await).await
     }
 
     /// Registers the key of the source's next head, if another one is known or none.
@@ -227,7 +227,7 @@ impl Acker {
             .text("batch_hash", receipt.batch_hash.to_string())
     }
 
-    /// Waits until the journal has answered for every batch that came behind a refused one: what it took of them is part of what the
+    /// Waits until the journal has answered for every batch that came behind the last one: what it took of them is part of what the
     /// record of the refusal says.
     async fn settle(&mut self) {
         self.items.close();

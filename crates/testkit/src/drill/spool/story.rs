@@ -81,7 +81,8 @@ impl Story {
             let state = spool.state();
             spool.release(state.epoch, state.next, state.head_time_ns)?;
             epoch = Epoch::new(epoch.get() + random.random_range(1..10));
-            spool.rechain(identity.clone(), epoch, Some(state.head), (state.epoch, state.next), false)?;
+            let (from, heads) = ((state.epoch, state.next), (unix_nanos(), (0, tree::empty())));
+            spool.rechain(identity.clone(), epoch, Some(state.head), from, false, heads)?;
         }
         let opening = spool.state().head;
         grow(&mut spool, random.random_range(6..14), random)?;
