@@ -386,10 +386,18 @@ impl Keeper {
         }
     }
 
+    /// Syncs everything that was taken, or as much of it as there was room for.
     fn sync(&mut self) -> Result<(), ClientError> {
-        if !self.cut()? {
-            return Ok(());
+        let is_whole = self.cut()?;
+        self.sync_batches()?;
+        if is_whole {
+            self.oldest = None;
         }
+        Ok(())
+    }
+
+    /// Syncs what was appended.
+    fn sync_batches(&mut self) -> Result<(), ClientError> {
         if let Some(spool) = self.spool.as_mut().filter(|_| self.unsynced) {
             spool.sync()?;
         }
@@ -410,10 +418,9 @@ impl Keeper {
         match spool.attest(time, seen) {
             Ok(()) => {
                 self.last_head = Instant::now();
+                self.is_synced();
                 if is_whole {
-                    self.is_synced();
-                } else {
-                    self.publish();
+                    self.oldest = None;
                 }
                 Ok(())
             }
@@ -433,11 +440,10 @@ impl Keeper {
 
     fn is_synced(&mut self) {
         self.unsynced = false;
-        self.oldest = None;
         self.publish();
     }
 
-    /// Tells all others how far the spool is synced.
+    /// Tells all others how far the spool is synced. Everything that was appended is.
     fn publish(&self) {
         let Some(spool) = &self.spool else { return };
         let stand = Stand { ending: self.ending.clone(), ..Stand::of(spool) };
@@ -469,7 +475,6 @@ impl Keeper {
                 self.spool = Some(spool);
                 self.declare(&losses)?;
                 self.sync()?;
-                self.publish();
             }
             Command::Key { after, reply } => {
                 if let Some(spool) = &self.spool {
@@ -491,7 +496,7 @@ impl Keeper {
                 }
                 let first = spool.state().first_retained;
                 if self.stand.borrow().first != first {
-                    self.publish();
+                    self.sync_batches()?;
                 }
                 // There may be room now.
                 self.full = self.full.map(|_| Instant::now());
@@ -538,7 +543,7 @@ impl Keeper {
             self.declare(&Loss::of(&rechained.damage))?;
         }
         self.attest()?;
-        self.publish();
+        self.sync_batches()?;
         let _ = reply.send(());
         Ok(())
     }

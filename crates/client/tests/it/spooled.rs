@@ -147,6 +147,28 @@ async fn what_was_synced_survives_and_comes_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_to_be_synced_is_synced() {
+    let (server, sender) = (TestServer::start([]).await, Sender::new());
+    // Mostly by heads, and whenever the spool closes a segment.
+    let options = Options { sync_every: SOON, max_records: 1, ..sender.options(&server) };
+    let engine = Engine::start(options).await.unwrap();
+    let mut progress = engine.progress();
+    let watch = tokio::spawn(async move {
+        while progress.changed().await.is_ok() {
+            let (records, (_, durable)) = (progress.borrow().synced_records, progress.borrow().synced);
+            assert!(records <= durable.get(), "{records} are told to be synced, {durable} are");
+        }
+    });
+    for number in 0..1_000 {
+        let chunk = Chunk { records: vec![noise(number, 20_000)], ..Chunk::default() };
+        timeout(SOON, engine.push(chunk)).await.unwrap().unwrap();
+    }
+    drain(engine).await;
+    watch.await.unwrap();
+    assert_eq!(server.shared().durable.len(), 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn heads_stand_so_close_that_a_limited_link_has_one_in_time() {
     let (server, sender) = (TestServer::start([]).await, Sender::new());
     let engine = sender.start(&server).await;
