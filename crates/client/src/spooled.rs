@@ -359,10 +359,6 @@ impl Engine {
         let spool_options = options.spool.clone();
         let opened = spawn_blocking(move || sigillo_spool::open(&spool_options)).await;
         let opened = opened.map_err(|_| ClientError::Stopped)??;
-        if opened.spool.is_none() && opened.damage.is_some() {
-            let aside = sigillo_spool::set_aside(&options.spool)?;
-            error!(to = %aside.display(), "nothing of the spool can be read; it was moved away, and a new one is made");
-        }
         if opened.torn_bytes > 0 {
             warn!(
                 bytes = opened.torn_bytes,
@@ -370,10 +366,16 @@ impl Engine {
             );
         }
         if let Some(damage) = &opened.damage {
-            error!(
-                found = damage.findings.join("; "),
-                "the spool is damaged; what can be read is sent in a new epoch, the rest is declared as lost"
-            );
+            let found = damage.findings.join("; ");
+            if opened.spool.is_some() {
+                error!(
+                    found,
+                    "the spool is damaged; what can be read is sent in a new epoch, the rest is declared as lost"
+                );
+            } else {
+                // It stays where it is until a new one can say so: after a restart it is found again.
+                error!(found, "nothing of the spool can be read; a new one is made once the server welcomes us");
+            }
         }
         let marks = match &opened.spool {
             Some(spool) => spool.marks().clone(),
@@ -385,7 +387,7 @@ impl Engine {
         let (commands, commands_end) = mpsc::unbounded_channel();
         let (stand, stand_end) = watch::channel(opened.spool.as_ref().map(Stand::of).unwrap_or_default());
         let reader = opened.spool.as_ref().map(Spool::reader);
-        let damaged = opened.damage.is_some();
+        let damaged = opened.spool.is_some() && opened.damage.is_some();
         let keeper = Keeper::new(Arc::clone(&shared), opened.spool, damaged, chunks_end, commands_end, stand);
         let queue = Queue::new(Arc::clone(&shared), commands.clone(), stand_end, reader, opened.damage);
         let (let_go, gone) = oneshot::channel();

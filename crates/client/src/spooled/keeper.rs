@@ -37,7 +37,7 @@ pub(super) enum Command {
         identity: Identity,
         epoch: Epoch,
         before: Option<BatchHash>,
-        /// Of one that was there before.
+        /// Of one that is there and can't be read.
         losses: Vec<Loss>,
         reply: oneshot::Sender<Reader>,
     },
@@ -468,6 +468,10 @@ impl Keeper {
         match command {
             Command::Create { identity, epoch, before, losses, reply } => {
                 let options = &self.shared.options;
+                if !losses.is_empty() {
+                    let aside = sigillo_spool::set_aside(&options.spool)?;
+                    error!(to = %aside.display(), "the spool of which nothing can be read was moved away");
+                }
                 let marks = options.import.0.clone();
                 let spool = Spool::create(&options.spool, identity, epoch, before, marks)?;
                 info!(dir = %options.spool.dir.display(), %epoch, "the spool was made");

@@ -284,6 +284,30 @@ async fn a_refused_batch_is_set_aside_and_declared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_cannot_be_read_is_declared_by_whoever_is_welcomed_first() {
+    let (server, sender) = (TestServer::start([]).await, Sender::new());
+    let engine = sender.start(&server).await;
+    ship(&engine, 0..1).await;
+    drain(engine).await;
+    for file in fs::read_dir(sender.dir.path().join("spool")).unwrap().map(|file| file.unwrap().path()) {
+        if file.extension().is_some_and(|end| end == "spool") {
+            fs::write(file, "not a segment").unwrap();
+        }
+    }
+    // Ends before a server has heard of it.
+    let offline = Endpoint { url: "https://127.0.0.1:9".into(), ..server.endpoint.clone() };
+    let engine = Engine::start(Options { endpoint: offline, ..sender.options(&server) }).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    kill(engine).await;
+    let engine = sender.start(&server).await;
+    ship(&engine, 1..2).await;
+    assert_eq!(engine.progress().borrow().losses, 1);
+    drain(engine).await;
+    assert_eq!(server.shared().durable, [line(0), b"LOST  ".to_vec(), line(1)]);
+    assert!(sender.dir.path().join("spool.damaged-1").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_offers_learns_of_each_chunk_what_became_of_it() {
     let script = [Act::Take, Act::Refuse(RefusalKind::Invalid)];
     let (server, sender) = (TestServer::start(script).await, Sender::new());
