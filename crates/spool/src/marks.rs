@@ -6,8 +6,8 @@ use bytes::{Buf, Bytes, TryGetError};
 
 use crate::SpoolError;
 
-/// Marks at most.
-pub const MARKS_MAX: usize = 4_096;
+/// Marks at most: twice as many as files are followed at once, for what else is read and what was followed before.
+pub const MARKS_MAX: usize = 8_192;
 /// Bytes of a mark's key at most.
 pub const KEY_MAX_BYTES: usize = 4_096;
 /// Bytes of a mark's value at most.
@@ -46,7 +46,7 @@ impl Table {
     /// Whether the table would keep its bounds with these changes.
     pub(crate) fn check(&self, changes: &[(Arc<str>, Bytes)]) -> Result<(), SpoolError> {
         if changes.len() > MARKS_MAX {
-            return Err(SpoolError::Mark("at most 4,096 change at once"));
+            return Err(SpoolError::Mark("at most 8,192 change at once"));
         }
         let (mut more, mut bytes) = (0, 0);
         for (key, value) in changes {
@@ -66,7 +66,7 @@ impl Table {
         let mut after = self.clone();
         after.apply(changes);
         if after.marks.len() > MARKS_MAX {
-            return Err(SpoolError::Mark("there are 4,096 marks at most: forget those of sources that are gone"));
+            return Err(SpoolError::Mark("there are 8,192 marks at most: forget those of sources that are gone"));
         }
         if after.bytes > MARKS_MAX_BYTES || bytes > MARKS_MAX_BYTES {
             return Err(SpoolError::Mark("all marks have 4 MiB at most"));

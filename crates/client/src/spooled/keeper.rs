@@ -1,6 +1,6 @@
 //! The thread that owns the spool.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use sigillo_model::{
@@ -27,6 +27,8 @@ const HEAD_NEWS: Duration = Duration::from_secs(5);
 const HEAD_IDLE: Duration = Duration::from_secs(60);
 /// Chunks that are taken one after the other before the clock is looked at.
 const TOGETHER: usize = 16;
+/// Marks that change with one batch: far fewer than a spool takes at once.
+const MARKS_TOGETHER: usize = 1_024;
 /// A full spool, or disk, is tried again after so long, if nothing was acknowledged before.
 const FULL_RETRY: Duration = Duration::from_secs(1);
 
@@ -125,7 +127,8 @@ pub(super) struct Keeper {
     commands: mpsc::UnboundedReceiver<Command>,
     stand: watch::Sender<Stand>,
     builder: BlockBuilder,
-    marks: Vec<(Arc<str>, Bytes)>,
+    /// The newest of each key.
+    marks: BTreeMap<Arc<str>, Bytes>,
     /// Was taken when the spool was full.
     left: Option<Pushed>,
     /// The spool takes nothing before what is intact of it was carried over.
@@ -166,7 +169,7 @@ impl Keeper {
             commands,
             stand,
             builder: BlockBuilder::default(),
-            marks: Vec::new(),
+            marks: BTreeMap::new(),
             left: None,
             damaged,
             oldest: None,
@@ -292,7 +295,10 @@ impl Keeper {
                 oldest.0 = oldest.0.checked_sub(self.shared.options.sync_every).unwrap_or(oldest.0);
             }
         }
-        if self.builder.count() >= max_records || self.builder.bytes() >= max_bytes {
+        if self.builder.count() >= max_records
+            || self.builder.bytes() >= max_bytes
+            || self.marks.len() >= MARKS_TOGETHER
+        {
             self.cut()?;
         }
         Ok(())
@@ -367,7 +373,8 @@ impl Keeper {
         let records = self.builder.count() as u64;
         let has_news = records > 0 || !self.marks.is_empty();
         let Some(spool) = self.spool.as_mut().filter(|_| has_news) else { return Ok(()) };
-        spool.append(&mut self.builder, &self.marks)?;
+        let marks: Vec<_> = self.marks.iter().map(|(key, value)| (Arc::clone(key), value.clone())).collect();
+        spool.append(&mut self.builder, &marks)?;
         self.marks.clear();
         let since = self.oldest.map_or_else(unix_nanos, |(_, since)| since);
         if records > 0 {

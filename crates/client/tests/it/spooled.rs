@@ -194,6 +194,29 @@ async fn heads_stand_so_close_that_a_limited_link_has_one_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_marks_than_the_spool_takes_at_once_are_no_trouble() {
+    let (server, sender) = (TestServer::start([]).await, Sender::new());
+    // All of them wait for one sync.
+    let options = Options { sync_every: Duration::from_secs(3), max_records: 16_384, ..sender.options(&server) };
+    let engine = Engine::start(options).await.unwrap();
+    let count = 9_000;
+    for number in 0..count {
+        // One file that grows, and as many as are followed at once.
+        for key in ["log".to_owned(), format!("file {}", number % 4_096)] {
+            let mark = Some((Arc::from(key), Bytes::from(number.to_string())));
+            engine.push(Chunk { records: vec![record("x")], mark, urgent: false }).await.unwrap();
+        }
+    }
+    let mut ticket = engine.push(Chunk::default()).await.unwrap();
+    timeout(SOON, ticket.acknowledged()).await.unwrap().unwrap();
+    drain(engine).await;
+    let engine = sender.start(&server).await;
+    let marks = engine.marks();
+    assert_eq!((marks.len(), marks.get("log")), (4_097, Some(&Bytes::from((count - 1).to_string()))));
+    drain(engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_is_waited_for() {
     let sender = Sender::new();
     let server = TestServer::start([]).await;

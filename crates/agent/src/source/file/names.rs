@@ -14,7 +14,7 @@ use super::{
 };
 use crate::source::file::settings::FileSettings;
 
-/// Files that are followed at once.
+/// Files that are followed at once: half as many as the spool has marks, which other sources need as well.
 pub(super) const FILES_MAX: usize = 4_096;
 
 const OPTIONS: MatchOptions =
