@@ -131,6 +131,8 @@ pub(super) struct Keeper {
     marks: BTreeMap<Arc<str>, Bytes>,
     /// Was taken when the spool was full.
     left: Option<Pushed>,
+    /// Losses were declared before everything from here on goes on in another epoch, which it could not yet.
+    declared: Option<(Epoch, SourceSeq)>,
     /// The spool takes nothing before what is intact of it was carried over.
     damaged: bool,
     /// When the oldest record was taken that is not synced, and by the wall clock.
@@ -171,6 +173,7 @@ impl Keeper {
             builder: BlockBuilder::default(),
             marks: BTreeMap::new(),
             left: None,
+            declared: None,
             damaged,
             oldest: None,
             unsynced: false,
@@ -527,7 +530,10 @@ impl Keeper {
         let Rechain { identity, epoch, before, from, skip_first, losses, reply } = rechain;
         let why = losses.first().map(|loss| loss.reason.clone()).unwrap_or_default();
         let refused = self.tally.first_pushed().filter(|_| skip_first).map(|ordinal| (ordinal, why));
-        self.declare(&losses)?;
+        if self.declared != Some(from) {
+            self.declare(&losses)?;
+            self.declared = Some(from);
+        }
         // Before what they are about is gone: after a crash between the two they are declared again, never left out.
         if !self.damaged {
             self.sync()?;
@@ -543,7 +549,7 @@ impl Keeper {
             }
             Err(error) => return Err(error.into()),
         };
-        self.damaged = false;
+        (self.damaged, self.declared) = (false, None);
         let waiting = spool.state().next.get();
         if let Some((ordinal, why)) = refused {
             self.shared.is_refused(ordinal, why);

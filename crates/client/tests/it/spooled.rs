@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
+    path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,15 +35,48 @@ struct Sender {
     dir: TempDir,
     max_bytes: u64,
     guard: Option<Arc<Guard>>,
+    /// On another disk.
+    spool: Option<PathBuf>,
+}
+
+/// A file system of 4 MiB; unmounted when dropped.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// `None`, and a word about it, where this user may not mount.
+    fn new() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(dir.path()).status();
+        if !status.is_ok_and(|status| status.success()) {
+            let skipped = b"SKIPPED: a file system of a fixed size can't be mounted here (this takes root)\n";
+            std::io::Write::write_all(&mut std::io::stdout(), skipped).unwrap();
+            return None;
+        }
+        Some(Self(dir))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
 }
 
 impl Sender {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), max_bytes: 16 << 20, guard: None }
+        Self { dir: tempfile::tempdir().unwrap(), max_bytes: 16 << 20, guard: None, spool: None }
+    }
+
+    fn spool(&self) -> PathBuf {
+        self.spool.clone().unwrap_or_else(|| self.dir.path().join("spool"))
     }
 
     fn options(&self, server: &TestServer) -> Options {
-        let mut spool = SpoolOptions::new(self.dir.path().join("spool"));
+        let mut spool = SpoolOptions::new(self.spool());
         (spool.max_bytes, spool.segment_bytes) = (self.max_bytes, 1 << 20);
         let declare = |loss: &Loss| record(&format!("LOST {} {}", loss.from, loss.to));
         let quarantine = self.dir.path().join("quarantine");
@@ -328,6 +363,39 @@ async fn a_spool_that_cannot_be_read_is_declared_by_whoever_is_welcomed_first() 
     drain(engine).await;
     assert_eq!(server.shared().durable, [line(0), b"LOST  ".to_vec(), line(1)]);
     assert!(sender.dir.path().join("spool.damaged-1").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_is_declared_once_however_long_the_disk_is_full() {
+    let (server, mut sender) = (TestServer::start([]).await, Sender::new());
+    let Some(disk) = SmallDisk::new() else { return };
+    sender.spool = Some(disk.path().join("spool"));
+    let engine = sender.start(&server).await;
+    ship(&engine, 0..1).await;
+    // It is synced, and the disk is full when it is refused.
+    server.shared().script = (0..1_000).map(|_| Act::Throttle { wait_ms: 50 }).collect();
+    push(&engine, 1..2).await;
+    engine.push(Chunk::default()).await.unwrap().synced().await.unwrap();
+    let filler = disk.path().join("filler");
+    let full = std::io::copy(&mut std::io::repeat(1), &mut fs::File::create(&filler).unwrap());
+    assert!(full.is_err());
+    let hellos = server.shared().hellos.len();
+    server.shared().script = [Act::Refuse(RefusalKind::Invalid)].into();
+    let deadline = Instant::now() + SOON;
+    loop {
+        if server.shared().hellos.len() >= hellos + 4 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it is tried again");
+        sleep(Duration::from_millis(10)).await;
+    }
+    fs::remove_file(&filler).unwrap();
+    ship(&engine, 2..3).await;
+    let (losses, refused) = (engine.progress().borrow().losses, engine.progress().borrow().refused_batches);
+    assert_eq!((losses, refused), (1, 1));
+    drain(engine).await;
+    let durable = server.shared().durable.clone();
+    assert_eq!((durable.len(), &durable[0], &durable[2]), (3, &line(0), &line(2)), "one loss between them");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,8 +57,8 @@ impl Queue {
         match refusal.kind() {
             RefusalKind::Invalid if is_oldest && !self.is_opening_stale()? => {
                 let loss = self.set_aside(epoch, from, &refusal.message)?;
-                self.shared.progress.send_modify(|progress| progress.refused_batches += 1);
                 self.anew(from, true, vec![loss]).await?;
+                self.shared.progress.send_modify(|progress| progress.refused_batches += 1);
                 Ok(true)
             }
             RefusalKind::Head => match self.course()? {
