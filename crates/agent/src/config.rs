@@ -119,7 +119,7 @@ impl SpoolSettings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitSettings {
-    /// Percent of one processor core, 1 to 100,000; reading pauses to keep to it. Default: no limit.
+    /// Percent of one processor core, 1 to 100,000; reading and sending pause to keep to it. Default: no limit.
     pub cpu_percent: Option<u32>,
     /// Bytes that are sent in a second, on average; at least 1,024. Default: no limit.
     pub bandwidth_bytes_s: Option<u64>,

@@ -1,19 +1,15 @@
 //! From the sources' queue into the engine, no faster than the limit on our own CPU time allows.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use rustix::time::{ClockId, clock_gettime};
 use sigillo_client::{
-    ClientError,
+    ClientError, CpuPace,
     spooled::{Chunk as Spooled, Pusher},
     unix_nanos,
 };
 use sigillo_model::{limits::RECORD_MAX_BYTES, record::Record};
 use sigillo_proto::record::Fields;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::{sync::mpsc, time::sleep};
 use tracing::error;
 
 use crate::{
@@ -21,21 +17,17 @@ use crate::{
     source::Chunk,
 };
 
-/// How far our CPU time may run ahead of the limit.
-const BURST: Duration = Duration::from_millis(100);
-
 /// Moves chunks.
 pub(crate) struct Feeder {
     pusher: Pusher,
     declarer: Declarer,
-    pace: Option<Pace>,
+    pace: Option<CpuPace>,
 }
 
 impl Feeder {
     /// `cpu_percent`: of one core; `None`: no limit.
     pub(crate) fn new(pusher: Pusher, declarer: Declarer, cpu_percent: Option<u32>) -> Self {
-        let pace = cpu_percent.map(|percent| Pace::new(percent, Instant::now(), cpu_time()));
-        Self { pusher, declarer, pace }
+        Self { pusher, declarer, pace: cpu_percent.map(CpuPace::new) }
     }
 
     /// Until the sources have ended, or the engine has.
@@ -67,7 +59,7 @@ impl Feeder {
                 });
             }
             if let Some(pace) = &mut self.pace {
-                sleep(pace.wait(Instant::now(), cpu_time())).await;
+                sleep(pace.wait()).await;
             }
         }
     }
@@ -87,37 +79,6 @@ fn declare_too_large(records: &mut [Record], key: &str, declarer: &Declarer) {
         let bytes = Some(bytes as u64);
         let loss = Loss { stream: &stream, reason: &reason, lines: Some(1), bytes, ..Loss::default() };
         *record = declarer.loss(&loss, unix_nanos());
-    }
-}
-
-/// User and system time of this process.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
-}
-
-/// A share of one core.
-#[derive(Debug)]
-struct Pace {
-    share: f64,
-    since: Instant,
-    used: Duration,
-}
-
-impl Pace {
-    fn new(percent: u32, now: Instant, cpu: Duration) -> Self {
-        Self { share: f64::from(percent.max(1)) / 100.0, since: now, used: cpu }
-    }
-
-    /// How long to pause, by all the CPU time that was used until now.
-    fn wait(&mut self, now: Instant, cpu: Duration) -> Duration {
-        let deserved = cpu.saturating_sub(self.used).div_f64(self.share);
-        let passed = now - self.since;
-        if passed > deserved {
-            // Time that was not used is not saved up.
-            (self.since, self.used) = (now, cpu);
-        }
-        deserved.saturating_sub(passed + BURST)
     }
 }
 
@@ -146,23 +107,5 @@ mod tests {
         assert_eq!((first, last), (one, other));
         let core = Fields::decode(declared.as_ref()).core.unwrap();
         assert_eq!((&*core.event_name, &*core.target.unwrap().id), ("agent.loss", "/var/log/app"));
-    }
-
-    #[test]
-    fn work_is_paused_to_keep_the_share() {
-        let start = Instant::now();
-        let (mut pace, mut now, mut cpu) = (Pace::new(20, start, Duration::ZERO), start, Duration::ZERO);
-        for _ in 0..1_000 {
-            // A core's whole time while it works.
-            now += Duration::from_millis(5);
-            cpu += Duration::from_millis(5);
-            now += pace.wait(now, cpu);
-        }
-        let share = cpu.as_secs_f64() / (now - start).as_secs_f64();
-        assert!((0.19..0.21).contains(&share), "{share}");
-        // An idle hour buys no burst.
-        now += Duration::from_secs(3_600);
-        assert_eq!(pace.wait(now, cpu), Duration::ZERO);
-        assert!(pace.wait(now + Duration::from_secs(1), cpu + Duration::from_secs(1)) > Duration::from_secs(3));
     }
 }

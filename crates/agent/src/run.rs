@@ -170,6 +170,7 @@ fn options(config: &Config, mode: Mode, maker: &Maker, state_dir: &StateDir) -> 
         sync_every: config.batch.max_delay(),
         resident: mode == Mode::Follow,
         bandwidth_bytes_s: config.limits.bandwidth_bytes_s,
+        cpu_percent: config.limits.cpu_percent,
         refusals_are_final: mode == Mode::Once,
         ..Options::new(
             config.server.clone(),

@@ -6,6 +6,7 @@
 
 mod backoff;
 mod connection;
+mod cpu;
 mod endpoint;
 mod error;
 pub mod files;
@@ -20,6 +21,7 @@ mod tls;
 
 pub use backoff::Backoff;
 pub use connection::{Connection, Responses};
+pub use cpu::CpuPace;
 pub use endpoint::Endpoint;
 pub use error::{ClientError, Code, plain};
 pub use guard::Guard;

@@ -69,6 +69,8 @@ pub(crate) struct Options {
     pub(crate) notice: Option<fn(&str)>,
     /// Bytes that are sent in a second, on average.
     pub(crate) bandwidth_bytes_s: Option<u64>,
+    /// Percent of one core that the process may use; sending pauses to keep to it.
+    pub(crate) cpu_percent: Option<u32>,
     /// Whether the certificate's files are looked at for newer ones.
     pub(crate) renews: bool,
 }
@@ -140,7 +142,7 @@ type Check = Pin<Box<dyn Future<Output = Result<(), ClientError>> + Send>>;
 impl<O: Outbox> Link<O> {
     pub(crate) fn new(endpoint: Endpoint, connection: Option<Connection>, options: Options, outbox: O) -> Self {
         Self {
-            pace: Pace::new(options.bandwidth_bytes_s, Instant::now()),
+            pace: Pace::new(options.bandwidth_bytes_s, options.cpu_percent, Instant::now()),
             stamps: Stamps::of(&endpoint),
             next: None,
             endpoint,

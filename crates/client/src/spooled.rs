@@ -102,6 +102,8 @@ pub struct Options {
     pub resident: bool,
     /// Bytes that are sent in a second, on average. `None`: as many as there are.
     pub bandwidth_bytes_s: Option<u64>,
+    /// Percent of one core that the process may use: sending pauses to keep to it. `None`: as much as it takes.
+    pub cpu_percent: Option<u32>,
     /// Ends when the server says that we may not do this. Otherwise it is asked again, for ever.
     pub refusals_are_final: bool,
     /// What an earlier program remembered, for a spool that is made anew: marks, and the newest epoch.
@@ -133,6 +135,7 @@ impl Options {
             max_bytes: 1 << 20,
             resident: true,
             bandwidth_bytes_s: None,
+            cpu_percent: None,
             refusals_are_final: false,
             import: (BTreeMap::new(), Epoch::new(0)),
             declare,
@@ -481,6 +484,7 @@ fn work(
         guard: options.guard.clone(),
         refusals_are_final: options.refusals_are_final,
         bandwidth_bytes_s: options.bandwidth_bytes_s,
+        cpu_percent: options.cpu_percent,
         renews: true,
         ..link::Options::default()
     };

@@ -47,6 +47,9 @@ const PROBE_EVERY: u64 = 37;
 const IDLE_DURING: Duration = Duration::from_secs(60);
 /// The agent has settled after so long.
 const SETTLE: Duration = Duration::from_secs(3);
+/// Percent of a core, for the agent that is held to it.
+const SHARE_PERCENT: f64 = 10.0;
+const SHARE_DURING: Duration = Duration::from_secs(20);
 /// Threads that wait for work have ended after so long, so that those which are counted stay.
 const SETTLE_IDLE: Duration = Duration::from_secs(15);
 /// Files of the agent that reads from all kinds of sources.
@@ -66,6 +69,7 @@ pub(crate) fn measure(runtime: &Runtime, dir: &Path, figures: &mut Figures) -> R
     Lines::new(1).write(File::create(&file)?, FULL_LINES)?;
     let raw = FULL_LINES as f64 * LINE_BYTES as f64;
     full(runtime, &dir.join("full"), &file, raw, figures)?;
+    share(&dir.join("share"), &file, figures)?;
     match rsyslog::cpu(&dir, &file, FULL_LINES)? {
         Some(cpu) => {
             figures.put("rsyslog_cpu_ms_per_mb", cpu.as_secs_f64() * 1e3 / (raw / 1e6), Against::Nothing);
@@ -103,6 +107,27 @@ fn full(runtime: &Runtime, dir: &Path, file: &Path, raw: f64, figures: &mut Figu
     figures.put("spooled_per_raw", usage.written_bytes as f64 / raw, Against::Nothing);
     figures.put("peak_rss_mib", usage.peak_rss_bytes as f64 / MIB, Against::AtMost(50.0));
     figures.put("agent_cpu_ms_per_mb", cpu * 1e3 / (raw / 1e6), Against::Nothing);
+    fs::remove_dir_all(dir)?;
+    Ok(())
+}
+
+/// What an agent uses that has more to do than it may.
+fn share(dir: &Path, file: &Path, figures: &mut Figures) -> Result<()> {
+    let server = start_server(dir)?;
+    let tables = format!("[limits]\ncpu_percent = {SHARE_PERCENT}\n[[file]]\npath = \"{}\"\n", file.display());
+    let agent = AgentCommand::new(dir, server.listen(), SOURCE, true, &tables)?.start()?;
+    thread::sleep(SETTLE);
+    let (begun, before) = (Instant::now(), agent.usage()?.cpu);
+    thread::sleep(SHARE_DURING);
+    let used = agent.usage()?.cpu.saturating_sub(before).as_secs_f64();
+    // It sleeps between pieces of work, so it is held on average.
+    figures.put(
+        "share_cpu_percent",
+        used / begun.elapsed().as_secs_f64() * 100.0,
+        Against::AtMost(SHARE_PERCENT * 1.1),
+    );
+    agent.kill()?;
+    server.stop()?;
     fs::remove_dir_all(dir)?;
     Ok(())
 }
