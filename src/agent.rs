@@ -45,7 +45,8 @@ does not continue it, or holds something else than a receipt says, the agent wri
 its state_dir), ends with 7, and ships nothing more until somebody has acted and removed the file `misconduct` there.
 
 One certificate, one agent: a second agent, or `sigillo append`, that works at the same time with the same certificate opens
-a newer epoch of the source, and the journal takes nothing more of the older one, which ends with an error. Give each its own.
+a newer epoch of the source, and the journal takes nothing more of the older one. An agent then opens a newer one still, so that
+two of them hold each other up, and the journal's register shows epochs without end. Give each its own.
 
 What was read waits in state_dir/spool until the journal has it, for as long as it takes and there is room ([spool] max_bytes, 1 GiB);
 when it is full nothing more is read, and files keep their lines. kill -9, a loss of power or a cut line lose nothing and double nothing.

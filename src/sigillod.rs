@@ -49,6 +49,10 @@ struct Arguments {
     metrics: SocketAddr,
 }
 
+/// The configuration makes no sense; as commands end with it.
+const EXIT_CONFIGURATION: u8 = 2;
+const EXIT_FAILED: u8 = 1;
+
 const SIGNALS: &str = "\
 Signals:
   SIGTERM, SIGINT  stop: finish what was taken, acknowledge it, close the journal
@@ -61,22 +65,31 @@ fn main() -> ExitCode {
     if let Some(command) = arguments.command.take() {
         return command::run(command);
     }
-    match start(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("sigillod: {error:#}");
-            ExitCode::FAILURE
-        }
+    let failed = |code, error| {
+        eprintln!("sigillod: {error:#}");
+        ExitCode::from(code)
+    };
+    let settings = match configured(&arguments) {
+        Ok(settings) => settings,
+        Err(error) => return failed(EXIT_CONFIGURATION, error),
+    };
+    if arguments.check_config {
+        println!("{} holds together", settings.path.display());
+        return ExitCode::SUCCESS;
     }
+    start(&arguments, settings).map_or_else(|error| failed(EXIT_FAILED, error), |()| ExitCode::SUCCESS)
 }
 
-fn start(arguments: &Arguments) -> Result<()> {
+/// The configuration, checked as far as was asked for.
+fn configured(arguments: &Arguments) -> Result<Settings> {
     let settings = settings(arguments)?;
     if arguments.check_config {
         check(&settings)?;
-        println!("{} holds together", settings.path.display());
-        return Ok(());
     }
+    Ok(settings)
+}
+
+fn start(arguments: &Arguments, settings: Settings) -> Result<()> {
     telemetry::log(&settings.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let served = runtime.block_on(serve(settings, arguments.dev.then_some(arguments.dir.clone())));

@@ -77,7 +77,7 @@ fn check_config_names_what_is_wrong() {
     for (text, named) in wrong {
         fs::write(&path, text).unwrap();
         let output = check();
-        assert!(!output.status.success(), "{named}");
+        assert_eq!(output.status.code(), Some(2), "{named}");
         assert!(said(&output).contains(named), "{named}: {}", said(&output));
     }
 }
