@@ -202,6 +202,9 @@ impl Receiver {
         }
         let cost = message.block.len() + message.count as usize * size_of::<Commitment>();
         let credit = room(&self.credit, cost, self.shared.limits.credit_bytes).await?;
+        // With a seat in the queue, so that the acker hears of every batch that the journal takes. Before room is taken of what all share,
+        // which must not wait for this sender to take answers.
+        let seat = self.queue.clone().reserve_owned().await.map_err(|_| Stop::Ended)?;
         let inflight = room(&self.shared.inflight, cost, self.shared.limits.inflight_bytes).await?;
         let raw_bytes = message.block_bytes;
         let submission = match self.check(message, received) {
@@ -210,10 +213,8 @@ impl Receiver {
         };
         let declared = self.checker.declared();
         let (hash, count) = (submission.batch.hash, submission.batch.count);
-        // With a seat in the queue, so that the acker hears of every batch that the journal takes.
-        let seat = self.queue.reserve().await.map_err(|_| Stop::Ended)?;
         let pending = self.shared.journal.enqueue(submission).await.map_err(|error| self.shared.failed(&error))?;
-        // From here on the journal's own queue bounds the bytes. What all share must not wait for this sender to take answers.
+        // From here on the journal's own queue bounds the bytes.
         drop(inflight);
         metrics::counter!("sigillo_ingest_batches_total").increment(1);
         metrics::counter!("sigillo_ingest_records_total").increment(u64::from(count));
