@@ -8,6 +8,7 @@ pub(crate) use journald::journald;
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -15,6 +16,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use sigillo_client::{ClientError, Connection, plain, ship, unix_nanos};
+use sigillo_model::policy::Policy;
 use sigillo_proto::record::Fields;
 use x509_cert::der::Decode;
 
@@ -54,6 +56,8 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     }
     findings.extend(spool::spool(&config.spool.options(&config.state_dir)));
     findings.push(certificate(&config.server.cert));
+    findings.push(private_key(&config.server.key));
+    findings.extend(config.server.trust.as_deref().map(trust));
     findings.extend(server(config).await.unwrap_or_else(|error| vec![(false, format!("server: {error}"))]));
     findings
 }
@@ -104,6 +108,31 @@ fn certificate(path: &Path) -> Finding {
             (days >= RENEW_BEFORE_DAYS, format!("certificate {name} is good for {days} more days"))
         }
         Err(error) => (false, format!("certificate {name}: {error}")),
+    }
+}
+
+/// Whether nobody else has our key.
+fn private_key(path: &Path) -> Finding {
+    let name = path.display();
+    match fs::metadata(path).map(|metadata| (metadata.mode() & 0o777, metadata.mode() & 0o077)) {
+        Ok((_, 0)) => (true, format!("key {name} is its owner's alone")),
+        Ok((mode, _)) => (
+            false,
+            format!(
+                "key {name}: others may read or write it (mode {mode:o}): run `chmod 600 {name}`; if somebody may have read it, enrol a new one"
+            ),
+        ),
+        Err(error) => (false, format!("key {name}: {error}")),
+    }
+}
+
+/// Whether the server can be held to it.
+fn trust(path: &Path) -> Finding {
+    let name = path.display();
+    let policy = fs::read(path).map_err(|error| error.to_string());
+    match policy.and_then(|bytes| Policy::parse(&bytes).map_err(|error| error.to_string())) {
+        Ok(_) => (true, format!("trust file {name} says who signs the journal")),
+        Err(error) => (false, format!("trust file {name}: {error}")),
     }
 }
 
@@ -170,10 +199,12 @@ mod tests {
     async fn everything_that_is_named_is_looked_at() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.log"), "2026-11-23T12:00:00Z hello\n").unwrap();
-        let text = "state_dir = 'state'\n[server]\nurl = 'https://127.0.0.1:1'\nca = 'ca'\ncert = 'c'\nkey = 'k'\n\
+        let text = "state_dir = 'state'\n[server]\nurl = 'https://127.0.0.1:1'\nca = 'ca'\ncert = 'c'\nkey = 'k'\ntrust = 't'\n\
             [spool]\nmax_bytes = 16777216\n[[file]]\npath = 'a.log'\n[[file]]\npath = 'b.log'\n[[audit]]\npath = 'audit.log'\n\
             [[journald]]\ndirectory = 'journal'\n[[socket]]\npath = 's'\n";
         fs::write(dir.path().join("agent.toml"), text).unwrap();
+        fs::write(dir.path().join("k"), "").unwrap();
+        testing::chmod(&dir.path().join("k"), 0o640);
         let config = Config::load(&dir.path().join("agent.toml")).unwrap();
         let findings = check(&config).await;
         let folder = dir.path().display();
@@ -185,11 +216,13 @@ mod tests {
             (true, format!("socket {folder}/s is offered")),
             (true, format!("spool {folder}/state/spool may grow to 16777216 bytes, has 0 now, and ")),
             (false, format!("certificate {folder}/c: ")),
+            (false, format!("key {folder}/k: others may read or write it (mode 640)")),
+            (false, format!("trust file {folder}/t: ")),
             (false, "server: ".to_owned()),
         ] {
             let found = findings.iter().filter(|(is, found)| *is == fine && found.starts_with(&what)).count();
             assert_eq!(found, 1, "{what} {findings:#?}");
         }
-        assert_eq!(findings.len(), 8, "{findings:#?}");
+        assert_eq!(findings.len(), 10, "{findings:#?}");
     }
 }

@@ -1,7 +1,9 @@
 //! A throw-away certificate authority, as a test or a bench needs one.
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -59,7 +61,14 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         fs::write(self.dir.join(format!("{name}.pem")), certificate.pem())?;
-        fs::write(self.dir.join(format!("{name}.key")), key.serialize_pem())?;
+        let file = self.dir.join(format!("{name}.key"));
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(file)?
+            .write_all(key.serialize_pem().as_bytes())?;
         Ok(Identity { name: name.to_owned(), fingerprint: hex::encode(Sha256::digest(certificate.der())) })
     }
 }
