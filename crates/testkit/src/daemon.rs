@@ -60,7 +60,9 @@ impl Daemon {
                         return Ok(daemon);
                     }
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                }
                 Err(error) => return Err(error).context("waiting for READY=1"),
             }
             if let Some(status) = daemon.child.try_wait()? {
