@@ -24,6 +24,7 @@ use super::{
     generation::{Generation, Step},
     loss::{Loss, Reason},
     mark::{self, Mark},
+    print::HEAD_BYTES,
     siblings::newest,
 };
 use crate::{
@@ -342,14 +343,17 @@ impl Followed {
         None
     }
 
-    /// The unfinished line of a file that no longer has it.
-    fn take_partial(&mut self, old: &Generation) {
+    /// What was seen behind the place in a file that no longer has it; how many bytes that is.
+    fn take_partial(&mut self, old: &Generation) -> u64 {
         let (mut pieces, mut rest) = (old.mark.pieces, old.partial.clone());
-        while let Some(found) = cut(&rest, &mut pieces, &self.rule, End::Final) {
+        // A glimpse ends where it likes, and what it cuts is no line.
+        let end = if old.mark.offset == 0 && rest.len() == HEAD_BYTES { End::Open } else { End::Final };
+        while let Some(found) = cut(&rest, &mut pieces, &self.rule, end) {
             let (bytes, consumed) = (rest.slice(found.range), found.next as u64);
             self.pending.push(self.maker.line(Piece { bytes, fragment: found.fragment, consumed }, unix_nanos()));
             rest = rest.slice(found.next..);
         }
+        (old.partial.len() - rest.len()) as u64
     }
 
     fn declare(&mut self, from: u64, reason: Reason) {

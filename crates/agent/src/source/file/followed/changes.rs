@@ -222,8 +222,8 @@ impl Followed {
         let Some(old) = self.generations.pop_front() else { return Ok(()) };
         info!(path = %self.path.display(), "file was truncated; reading it from its beginning");
         if is_less {
-            self.take_partial(&old);
-            self.declare(old.mark.offset + old.partial.len() as u64, Reason::Truncated);
+            let taken = self.take_partial(&old);
+            self.declare(old.mark.offset + taken, Reason::Truncated);
         }
         let mut again = Generation::unread(old.content, old.mark.id, &old.real, Some(began), now);
         (again.superseded, again.watch) = (old.superseded, old.watch);

@@ -107,6 +107,8 @@ fn a_file_that_is_cut_to_nothing_while_it_waits_for_an_older_one_is_missed() {
     assert_eq!(agent.read_long(), ["b", "lost:2-", "c"], "as long as before");
     agent.run("mv log log.2; empty log; look .; line log d; look .; cp log elsewhere; empty log; line log longer");
     assert_eq!(agent.read_long(), ["d", "lost:2-", "longer"]);
+    agent.run("mv log log.3; empty log; look .; line log e; long log fg; long log hi; look .; empty log; line log x");
+    assert_eq!(agent.read_long(), ["e", &"fg".repeat(300), "lost:603-", "x"], "a piece of a line is no line");
 }
 
 #[test]
