@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod file;
 pub(crate) mod journald;
+mod renames;
 pub(crate) mod socket;
 pub(crate) mod stdin;
 mod watch;

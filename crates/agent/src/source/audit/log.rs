@@ -9,19 +9,17 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
-    thread::sleep,
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::source::watch::Watch;
+use crate::source::{
+    renames::{is_renamed, list_twice, renamed, steady},
+    watch::Watch,
+};
 
 /// Bytes by which a file is known again: its number may have become another's.
 const HEAD_BYTES: usize = 64;
-/// How often files are looked at that are renamed meanwhile, and the wait between.
-const LOOKS_MAX: u32 = 50;
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// A place in a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,13 +92,10 @@ impl Log {
 
     /// Reads on.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
-        for _ in 0..LOOKS_MAX {
-            match self.look(buffer) {
-                Err(error) if is_renamed(&error) => sleep(LOOK_AGAIN),
-                read => return read,
-            }
+        match steady(|| self.look(buffer)) {
+            Err(error) if is_renamed(&error) || error.kind() == io::ErrorKind::NotFound => Ok(Read::Nothing),
+            read => read,
         }
-        Ok(Read::Nothing)
     }
 
     /// The same, unless files are renamed while they are looked at; then nothing has changed.
@@ -226,24 +221,13 @@ fn id(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-fn renamed() -> io::Error {
-    io::Error::new(io::ErrorKind::StaleNetworkFileHandle, "files were renamed while they were looked at")
-}
-
-/// Whether a look has to be made again.
-fn is_renamed(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StaleNetworkFileHandle | io::ErrorKind::NotFound)
-}
-
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The log's files, oldest first. They are listed twice: a file that is renamed from behind the place of a listing to before it would
-/// be missed.
+/// The log's files, oldest first. An error as `is_renamed` knows it when they are being renamed.
 fn files(path: &Path) -> io::Result<Vec<Listed>> {
-    let (files, again) = (list(path)?, list(path)?);
-    if files == again { Ok(files) } else { Err(renamed()) }
+    list_twice(|| list(path), PartialEq::eq)
 }
 
 fn list(path: &Path) -> io::Result<Vec<Listed>> {

@@ -16,6 +16,7 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::print::{HEAD_BYTES, TAIL_BYTES};
+use crate::source::renames::is_absent;
 
 /// Bytes of two files that are compared at once.
 const COMPARED_BYTES: usize = 64 << 10;
@@ -78,12 +79,6 @@ pub(super) fn open(path: &Path) -> io::Result<Option<(File, Metadata)>> {
     };
     let metadata = file.metadata()?;
     Ok(metadata.is_file().then_some((file, metadata)))
-}
-
-/// Whether there is nothing of that name. A loop of symbolic links leads to nothing.
-pub(super) fn is_absent(error: &io::Error) -> bool {
-    let absent = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP, Errno::NXIO];
-    error.raw_os_error().is_some_and(|code| absent.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 /// What is read.

@@ -16,7 +16,6 @@ use sigillo_client::unix_nanos;
 use sigillo_model::record::Record;
 use tracing::warn;
 
-use self::changes::steady;
 use super::{
     content::{self, Content, FileId},
     cut::{End, Rule, cut},
@@ -30,7 +29,10 @@ use super::{
 use crate::{
     line::Piece,
     record::Maker,
-    source::{Chunk, Meter},
+    source::{
+        Chunk, Meter,
+        renames::{is_absent, steady},
+    },
 };
 
 /// Files of one name that are open at once. More are opened when the oldest was read.
@@ -176,7 +178,7 @@ impl Followed {
         }
         let metadata = match fs::metadata(&self.path) {
             Ok(metadata) if metadata.is_file() && !(look.taken)(&FileId::of(&metadata)) => metadata,
-            Err(error) if !content::is_absent(&error) => return Err(error),
+            Err(error) if !is_absent(&error) => return Err(error),
             _ => {
                 let since = *self.absent_since.get_or_insert(look.now);
                 if let Some(mark) = self.remembered.clone()

@@ -13,6 +13,7 @@ use super::{
     mark::{CERTAIN_BYTES, Mark},
     print::{Fit, HEAD_BYTES, TAIL_BYTES, tail},
 };
+use crate::source::renames::{is_renamed, list_twice, renamed};
 
 /// Names that are looked at for one file at most.
 const SIBLINGS_MAX: usize = 4_096;
@@ -94,43 +95,28 @@ impl Sibling {
         Ok(is_other && is_later && (is_begun || is_certain && begins_with(file, &mut copy)?))
     }
 
-    /// Opens it. An error as `is_stale` knows it when another file has its name by now, or none.
+    /// Opens it. An error as `is_renamed` knows it when another file has its name by now, or none.
     pub(super) fn open(&self) -> io::Result<(Content, FileId)> {
-        let (file, metadata) = content::open(&self.path)?.ok_or_else(stale)?;
+        let (file, metadata) = content::open(&self.path)?.ok_or_else(renamed)?;
         let id = FileId::of(&metadata);
         if !id.is(&self.id) {
-            return Err(stale());
+            return Err(renamed());
         }
         Ok((Content::new(file, &self.path)?, id))
     }
 }
 
-fn stale() -> io::Error {
-    io::Error::new(io::ErrorKind::StaleNetworkFileHandle, "files were renamed while they were looked at")
-}
-
-/// Whether names have changed since they were listed.
-pub(super) fn is_stale(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::StaleNetworkFileHandle
-}
-
 /// `None` if it is there and can't be read.
 fn readable<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
     match opened {
-        Err(error) if !is_stale(&error) => Ok(None),
+        Err(error) if !is_renamed(&error) => Ok(None),
         opened => opened.map(Some),
     }
 }
 
-/// Siblings of a file, oldest first. An error as `is_stale` knows it when they are being renamed: who is moved from behind the place of a
-/// listing to before it would be missed.
+/// Siblings of a file, oldest first. An error as `is_renamed` knows it when they are being renamed.
 pub(super) fn siblings(path: &Path) -> io::Result<Vec<Sibling>> {
-    let (found, again) = (list(path)?, list(path)?);
-    let is_same = |(one, other): (&Sibling, &Sibling)| one.path == other.path && one.id == other.id;
-    if found.len() != again.len() || !found.iter().zip(&again).all(is_same) {
-        return Err(stale());
-    }
-    Ok(again)
+    list_twice(|| list(path), |one, other| one.path == other.path && one.id == other.id)
 }
 
 fn list(path: &Path) -> io::Result<Vec<Sibling>> {

@@ -11,31 +11,18 @@ use bytes::BytesMut;
 use tracing::info;
 
 use super::{Followed, Look};
-use crate::source::file::{
-    content::{self, Content, FileId},
-    done::Done,
-    generation::Generation,
-    loss::Reason,
-    mark::Mark,
-    print::Fit,
-    siblings::{Found, Sibling, compare, find, is_stale, newest, siblings},
+use crate::source::{
+    file::{
+        content::{self, Content, FileId},
+        done::Done,
+        generation::Generation,
+        loss::Reason,
+        mark::Mark,
+        print::Fit,
+        siblings::{Found, Sibling, compare, find, newest, siblings},
+    },
+    renames::is_absent,
 };
-
-/// How often names are looked at that change meanwhile.
-const LOOKS_MAX: u32 = 50;
-/// Wait before the next such look.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
-
-/// Looks again when names have changed under our eyes. A look that fails leaves nothing changed.
-pub(super) fn steady(mut look: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    for _ in 1..LOOKS_MAX {
-        match look() {
-            Err(error) if is_stale(&error) || content::is_absent(&error) => std::thread::sleep(LOOK_AGAIN),
-            looked => return looked,
-        }
-    }
-    look()
-}
 
 impl Followed {
     /// Opens a file that was never read, or under another name.
@@ -196,7 +183,7 @@ impl Followed {
         let found = if front.mark.offset == 0 { Found::Nowhere } else { find(&front.mark, &all, true)? };
         let packed = packed(self.contents(), &all)?;
         let has_name = self.has_name() && own_place(&front.content, &front.mark.id, &all)?.is_none();
-        let (copy, is_less, mut newer): (_, _, Vec<usize>) = match found {
+        let (copy, mut is_less, mut newer): (_, _, Vec<usize>) = match found {
             Found::Whole(index, content, id) => {
                 let mut copy = Generation::new(content, Mark { id, ..front.mark.clone() }, front.real.clone(), now);
                 copy.superseded = Some(Duration::ZERO);
@@ -214,7 +201,6 @@ impl Followed {
         let began = newest(before);
         let look = Look { now, done, taken: &|_| false };
         let mut unread = self.unread(&front.real, &all, &newer, &look, None)?;
-        let mut is_less = is_less;
         for copy in &mut unread {
             // Nothing was read yet of what was seen, and it is all there.
             is_less &= front.mark.offset > 0 || !copy.content.begins_with(&front.partial)?;
@@ -228,9 +214,7 @@ impl Followed {
         let mut again = Generation::unread(old.content, old.mark.id, &old.real, Some(began), now);
         (again.superseded, again.watch) = (old.superseded, old.watch);
         let glimpsed = again.glimpse();
-        let others = std::mem::take(&mut self.generations);
-        self.add(copy.into_iter().chain(unread).chain([again]));
-        self.generations.extend(others);
+        self.add_before(copy.into_iter().chain(unread).chain([again]));
         glimpsed
     }
 
@@ -263,9 +247,7 @@ impl Followed {
             (front.partial, front.seen) = (bytes::Bytes::new(), 0);
             front.mark.began = front.mark.began.max(Some(began));
         }
-        let others = std::mem::take(&mut self.generations);
-        self.add(found);
-        self.generations.extend(others);
+        self.add_before(found);
         Ok(())
     }
 
@@ -338,6 +320,13 @@ impl Followed {
             generation.mark.real = Some(&generation.real).filter(|real| **real != self.path && self.is_link()).cloned();
             self.generations.push_back(generation);
         }
+    }
+
+    /// Takes files to be read before those that are read.
+    fn add_before(&mut self, found: impl IntoIterator<Item = Generation>) {
+        let others = std::mem::take(&mut self.generations);
+        self.add(found);
+        self.generations.extend(others);
     }
 
     fn is_link(&self) -> bool {
@@ -421,7 +410,7 @@ fn copies(open: &Content, all: &[Sibling], some: &[usize], is_held: bool) -> io:
 /// Siblings, if there is a folder.
 pub(super) fn found_beside(path: &Path) -> io::Result<Vec<Sibling>> {
     match siblings(path) {
-        Err(error) if content::is_absent(&error) => Ok(Vec::new()),
+        Err(error) if is_absent(&error) => Ok(Vec::new()),
         all => all,
     }
 }
