@@ -351,14 +351,14 @@ fn after(began: Option<u64>, all: &[Sibling]) -> Vec<usize> {
     all.iter().enumerate().filter(|(_, sibling)| is_after(sibling)).map(|(index, _)| index).collect()
 }
 
-/// Siblings that are copies of what an open file held before, if nothing of it was read.
+/// Siblings that are copies of what an open file held before, if nothing of it was read; or its own compressed form, which callers know.
 fn earlier(generation: &Generation, all: &[Sibling]) -> io::Result<Vec<usize>> {
     if generation.mark.offset > 0 || generation.is_rotated {
         return Ok(Vec::new());
     }
-    let (after, packed) = (after(generation.mark.began, all), packed([&generation.content], all)?);
+    let after = after(generation.mark.began, all);
     let mut before = before(generation, all)?;
-    before.retain(|index| after.contains(index) && !packed.contains(index));
+    before.retain(|index| after.contains(index));
     Ok(before)
 }
 
